@@ -1,0 +1,49 @@
+// Collective operations on device tensors between the ranks of one group.
+//
+// Operations are queued on the caller's stream. All ranks must queue the same operations in the same order. A lost peer,
+// an abort or a passed deadline faults the stream: the Status shows when something waits for it (UNAVAILABLE GROUP_LOST,
+// DEADLINE_EXCEEDED STEP_DEADLINE). After a fault a communicator is dead; a new epoch makes a new one.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace sextant {
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // x = sum of all ranks' x, added in rank order (so every rank holds the same bits). F32, dense rows.
+  virtual void AllReduceSum(Stream& stream, Tensor x) = 0;
+
+  // Rank 0's out [rows, sum of widths] receives every rank's in [rows, widths[rank]] side by side. F32.
+  // REQUIRES: `widths` is the same on all ranks; `out` is ignored on other ranks.
+  virtual void GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>& widths, Tensor out) = 0;
+
+  // Makes every rank's present and later operations fail soon. Threads: any.
+  virtual void Abort() = 0;
+};
+
+// A group of one: every operation is a copy or nothing.
+class NullCommunicator final : public Communicator {
+ public:
+  explicit NullCommunicator(Backend& backend) : backend_(backend) {}
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  void AllReduceSum(Stream&, Tensor) override {}
+  void GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>&, Tensor out) override {
+    SEXTANT_CHECK(in.stride == in.cols && out.stride == out.cols);
+    backend_.Copy(stream, out.data, in.data, in.rows * in.cols * SizeOf(in.dtype));
+  }
+  void Abort() override {}
+
+ private:
+  Backend& backend_;
+};
+
+}  // namespace sextant
