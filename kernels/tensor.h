@@ -10,8 +10,8 @@
 
 namespace sextant {
 
-// Owns memory of a Backend: device memory, or host memory that the device can copy from and to without staging.
-// `data()` may be dereferenced on the host only if the buffer is pinned. Move-only.
+// Owns memory of a Backend: device memory, or host memory that the device can copy from and to without
+// staging. `data()` may be dereferenced on the host only if the buffer is pinned. Move-only.
 class Buffer {
  public:
   Buffer() = default;
@@ -65,6 +65,26 @@ struct Tensor {
   template <typename T>
   T* As() const {
     return static_cast<T*>(data);
+  }
+  // Start of row r. REQUIRES: T is the element type.
+  template <typename T>
+  T* Row(int64_t r) const {
+    return static_cast<T*>(data) + r * stride;
+  }
+  // One element of an F32 or BF16 tensor, as float; host-visible memory only. Slow: for reference code and
+  // tests.
+  float At(int64_t row, int64_t col) const {
+    SEXTANT_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+    return dtype == DType::kF32 ? Row<float>(row)[col] : ToFloat(Row<bf16>(row)[col]);
+  }
+  // Stores one element of an F32 or BF16 tensor, rounding to its dtype; as slow.
+  void Set(int64_t row, int64_t col, float value) const {
+    SEXTANT_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+    if (dtype == DType::kF32) {
+      Row<float>(row)[col] = value;
+    } else {
+      Row<bf16>(row)[col] = ToBF16(value);
+    }
   }
 };
 

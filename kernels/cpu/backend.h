@@ -7,13 +7,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
 
 namespace sextant {
-
-enum class CpuIsa { kReference, kAvx2, kAvx512Bf16 };
-
-// The best instruction set this machine has.
-CpuIsa BestCpuIsa();
 
 struct CpuBackendOptions {
   CpuIsa isa = BestCpuIsa();

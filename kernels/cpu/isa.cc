@@ -1,0 +1,39 @@
+// The instruction sets CPU kernels are written for, and the attributes that compile one function for one of
+// them.
+#include "kernels/cpu/isa.h"
+
+namespace sextant {
+
+bool HasCpuIsa(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kReference:
+      return true;
+    case CpuIsa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case CpuIsa::kAvx512Bf16:
+      return HasCpuIsa(CpuIsa::kAvx2) && __builtin_cpu_supports("avx512f") &&
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bf16");
+  }
+  return false;
+}
+
+CpuIsa BestCpuIsa() {
+  if (HasCpuIsa(CpuIsa::kAvx512Bf16)) return CpuIsa::kAvx512Bf16;
+  if (HasCpuIsa(CpuIsa::kAvx2)) return CpuIsa::kAvx2;
+  return CpuIsa::kReference;
+}
+
+const char* CpuIsaName(CpuIsa isa) {
+  switch (isa) {
+    case CpuIsa::kReference:
+      return "reference";
+    case CpuIsa::kAvx2:
+      return "avx2";
+    case CpuIsa::kAvx512Bf16:
+      return "avx512bf16";
+  }
+  return "unknown";
+}
+
+}  // namespace sextant
