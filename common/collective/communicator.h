@@ -1,8 +1,9 @@
 // Collective operations on device tensors between the ranks of one group.
 //
-// Operations are queued on the caller's stream. All ranks must queue the same operations in the same order. A lost peer,
-// an abort or a passed deadline faults the stream: the Status shows when something waits for it (UNAVAILABLE GROUP_LOST,
-// DEADLINE_EXCEEDED STEP_DEADLINE). After a fault a communicator is dead; a new epoch makes a new one.
+// Operations are queued on the caller's stream. All ranks must queue the same operations in the same order. A
+// lost peer, an abort or a passed deadline faults the stream: the Status shows when something waits for it
+// (UNAVAILABLE GROUP_LOST, DEADLINE_EXCEEDED STEP_DEADLINE). After a fault a communicator is dead; a new
+// epoch makes a new one.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,22 @@
+// Errors that end a group's life: what waits in a collective or for a plan sees one of these.
+#pragma once
+
+#include "absl/status/status.h"
+#include "common/base/error.h"
+
+namespace sextant {
+
+// Somebody aborted the group: a rank was lost or failed.
+inline absl::Status GroupLostError() {
+  return MakeError(absl::StatusCode::kUnavailable, "GROUP_LOST",
+                   "a rank of this group was lost; the group restarts by itself, try again");
+}
+
+// A peer did not come within the deadline.
+inline absl::Status StepDeadlineError() {
+  return MakeError(
+      absl::StatusCode::kDeadlineExceeded, "STEP_DEADLINE",
+      "a rank did not take its part in a step in time; raise --step_deadline if the machine is slow");
+}
+
+}  // namespace sextant

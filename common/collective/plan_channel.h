@@ -1,0 +1,50 @@
+// How the leader tells every rank what to do in a step, and how ranks report back: host bytes, no device
+// tensors.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace sextant {
+
+// What a rank tells the leader; each word is a running total, so that only the newest value matters.
+enum class ReportWord {
+  // Bytes of this rank's capture ring that were freed.
+  kReleasedBytes,
+  // Last step whose work has been queued by this rank.
+  kStep,
+};
+constexpr int kReportWordCount = 2;
+
+// Rank 0 broadcasts, the others receive, all in the same order. An abort or a peer that does not keep up ends
+// a call with UNAVAILABLE GROUP_LOST or DEADLINE_EXCEEDED STEP_DEADLINE, and the channel is dead from then
+// on. Threads: Broadcast and Receive by one thread; Report, Reported and Abort by any.
+class PlanChannel {
+ public:
+  virtual ~PlanChannel() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+
+  // Hands `bytes`, of any length, to every other rank. Returns when all of them are in the channel, which may
+  // be before they are received. REQUIRES: rank() == 0.
+  virtual absl::Status Broadcast(absl::string_view bytes, absl::Duration timeout) = 0;
+
+  // The next broadcast. REQUIRES: rank() > 0.
+  virtual absl::StatusOr<std::string> Receive(absl::Duration timeout) = 0;
+
+  // Sets this rank's word. REQUIRES: words never shrink.
+  virtual void Report(ReportWord word, int64_t value) = 0;
+
+  // The word of `rank` as last seen here; 0 before the first report. REQUIRES: rank() == 0.
+  virtual int64_t Reported(int rank, ReportWord word) const = 0;
+
+  // Makes every rank's present and later calls fail soon.
+  virtual void Abort() = 0;
+};
+
+}  // namespace sextant
