@@ -1,0 +1,17 @@
+// Metrics of the process itself: memory, processor time, descriptors, threads, start time.
+#pragma once
+
+#include <vector>
+
+#include "prometheus/collectable.h"
+#include "prometheus/metric_family.h"
+
+namespace sextant {
+
+// Reads /proc/self on each Collect; what cannot be read is left out. Threads: any.
+class ProcessCollector final : public prometheus::Collectable {
+ public:
+  std::vector<prometheus::MetricFamily> Collect() const override;
+};
+
+}  // namespace sextant
