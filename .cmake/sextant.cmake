@@ -84,6 +84,9 @@ function(sextant_test name)
     PROPERTIES TIMEOUT ${ARG_TIMEOUT} ENVIRONMENT SEXTANT_SOURCE_DIR=${CMAKE_SOURCE_DIR})
 endfunction()
 
+# `ninja fuzzers` builds every libFuzzer program.
+add_custom_target(fuzzers)
+
 # sextant_fuzzer(NAME SRCS ... DEPS ...): a libFuzzer program, built only with -DSEXTANT_FUZZERS=ON and clang.
 function(sextant_fuzzer name)
   if(NOT SEXTANT_FUZZERS)
@@ -91,6 +94,7 @@ function(sextant_fuzzer name)
   endif()
   cmake_parse_arguments(ARG "" "" "SRCS;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SRCS})
+  add_dependencies(fuzzers ${name})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS})
   target_compile_options(${name} PRIVATE -fsanitize=fuzzer)
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)

@@ -1,0 +1,277 @@
+"""Starts, watches and stops all services of Sextant on this machine.
+
+Used by deploy/local/{up,status,scale,down}, by the quickstart and by the integration tests.
+Standard library only, so that it runs before anything is installed.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+READY_TIMEOUT_S = 300
+DRAIN_TIMEOUT_S = 20
+# Calls go from left to right, so services start from the right and stop from the left.
+STOP_ORDER = ["gateway", "shard_worker", "lens_decoder", "capture", "steering_registry"]
+
+
+class ClusterError(Exception):
+    """What went wrong and what to do, in one paragraph."""
+
+
+@dataclasses.dataclass
+class Process:
+    """One started service. `http` is its port of /metrics, /livez and /readyz."""
+
+    name: str
+    binary: str
+    pid: int
+    http: int
+    log: str
+
+    def alive(self) -> bool:
+        try:
+            # A child of ours that has ended is a zombie until it is waited for.
+            os.waitpid(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        return self.binary in pathlib.Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[0]
+
+    def ready(self) -> tuple[bool, str]:
+        """Whether /readyz says yes, and the reason when it says no."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=2) as answer:
+                return True, answer.read().decode(errors="replace").strip()
+        except urllib.error.HTTPError as error:
+            return False, error.read().decode(errors="replace").strip()
+        except OSError as error:
+            return False, str(error)
+
+    def metric(self, name: str) -> float | None:
+        """The sum of a metric over its labels, or None."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=2) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return None
+        values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name]
+        return sum(values) if values else None
+
+
+class Cluster:
+    """The processes of one suite, remembered in `folder`/state.json."""
+
+    def __init__(self, folder: pathlib.Path, binaries: pathlib.Path = ROOT / "build/bin", port: int = 7700) -> None:
+        self.folder = folder.resolve()
+        self.binaries = binaries
+        self.port = port
+        self.processes: list[Process] = []
+        self.settings: dict = {}
+        state = self.folder / "state.json"
+        if state.exists():
+            saved = json.loads(state.read_text())
+            self.port, self.settings = saved["port"], saved["settings"]
+            self.processes = [Process(**p) for p in saved["processes"]]
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = {"port": self.port, "settings": self.settings, "processes": [vars(p) for p in self.processes]}
+        (self.folder / "state.json.part").write_text(json.dumps(state, indent=1))
+        (self.folder / "state.json.part").rename(self.folder / "state.json")
+
+    def start(self, name: str, binary: str, http: int, flags: list[str], nice: int = 0) -> Process:
+        """Starts one service in the background, in a session of its own so that Ctrl-C here does not reach it."""
+        path = self.binaries / binary
+        if not path.exists():
+            raise ClusterError(f"{path} is missing: run deploy/quickstart once, or `deploy/setup build {binary}`")
+        logs = self.folder / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        log = logs / f"{name}.log"
+        with open(log, "ab") as out:
+            child = subprocess.Popen(
+                [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
+        process = Process(name, binary, child.pid, http, str(log))
+        self.processes.append(process)
+        self._save()
+        return process
+
+    def up(self, model: pathlib.Path, ranks: int, decoders: int, device: str, dtype: str, say=lambda text: None,
+           extra: dict[str, list[str]] | None = None) -> None:
+        """Starts everything and waits until it is ready; on failure everything is stopped again."""
+        if any(p.alive() for p in self.processes):
+            raise ClusterError(f"a cluster is up already on port {self.port}: deploy/local/status shows it, deploy/local/down ends it")
+        if not model.exists():
+            raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
+        if device != "cpu":
+            raise ClusterError(f"device {device!r} is not available in this build: only cpu")
+        ports = [self.port + n for n in (0, 10, 20, 30, 1000, 1010, 1020, 1030)]
+        for port in ports + [self.port + 1011 + r for r in range(ranks)] + [self.port + 1040 + d for d in range(decoders)]:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise ClusterError(f"port {port} is taken ({error.strerror}): end what uses it, or choose another base with --port") from error
+        extra = extra or {}
+        self.processes = []
+        self.settings = {"model": str(model), "ranks": ranks, "device": device, "dtype": dtype,
+                         "decoder_flags": extra.get("lens_decoder", []), "decoder_count": 0}
+        base, capture = self.port, f"127.0.0.1:{self.port + 20}"
+        try:
+            self.start("steering_registry", "steering_registry", base + 1030,
+                       [f"--port={base + 30}", f"--data_dir={self.folder / 'registry'}", *extra.get("steering_registry", [])])
+            self.start("capture", "capture", base + 1020,
+                       [f"--port={base + 20}", f"--data_dir={self.folder / 'capture'}", *extra.get("capture", [])])
+            self.start("shard_worker", "shard_worker", base + 1011,
+                       [f"--port={base + 10}", f"--model={model}", f"--ranks={ranks}", f"--dtype={dtype}",
+                        *extra.get("shard_worker", [])])
+            self.scale(decoders, wait=False)
+            self.start("gateway", "gateway", base + 1000,
+                       [f"--port={base}", f"--workers=127.0.0.1:{base + 10}", f"--capture={capture}",
+                        f"--registry=127.0.0.1:{base + 30}", *extra.get("gateway", [])])
+            self.wait_ready(say)
+        except BaseException:
+            self.down()
+            raise
+
+    def scale(self, decoders: int, wait: bool = True) -> None:
+        """Starts lens decoders, or ends the newest ones, until `decoders` are alive."""
+        alive = [p for p in self.processes if p.binary == "lens_decoder" and p.alive()]
+        self.processes = [p for p in self.processes if p.binary != "lens_decoder" or p in alive]
+        for process in reversed(alive[decoders:]):
+            self.stop(process)
+        used = {p.http for p in alive}
+        for _ in range(decoders - len(alive)):
+            http = next(h for h in range(self.port + 1040, self.port + 1140) if h not in used)
+            used.add(http)
+            self.settings["decoder_count"] += 1
+            self.start(f"lens_decoder-{self.settings['decoder_count']}", "lens_decoder", http,
+                       [f"--capture=127.0.0.1:{self.port + 20}", f"--model={self.settings['model']}",
+                        f"--dtype={self.settings['dtype']}", *self.settings["decoder_flags"]], nice=10)
+        self._save()
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, say=lambda text: None, timeout_s: float = READY_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        waiting = list(self.processes)
+        while waiting:
+            for process in list(waiting):
+                # A process that has died is reported even if another one answers on its port.
+                if not process.alive():
+                    tail = pathlib.Path(process.log).read_text(errors="replace").splitlines()[-8:]
+                    raise ClusterError(f"{process.name} ended while starting; the end of {process.log}:\n  " + "\n  ".join(tail))
+                if process.ready()[0]:
+                    waiting.remove(process)
+                    say(f"{process.name} is ready")
+            if waiting and time.monotonic() > deadline:
+                reasons = "; ".join(f"{p.name}: {p.ready()[1]}" for p in waiting)
+                raise ClusterError(f"not ready after {timeout_s:.0f} s: {reasons} (logs: {self.folder / 'logs'})")
+            time.sleep(0.1)
+
+    def stop(self, process: Process, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
+        """Drains one process; kills it when it does not end in time."""
+        deadline = time.monotonic() + timeout_s
+        if process.alive():
+            os.kill(process.pid, signal.SIGTERM)
+        while process.alive():
+            if time.monotonic() > deadline:
+                os.kill(process.pid, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.02)
+        self.processes = [p for p in self.processes if p.pid != process.pid]
+
+    def down(self) -> int:
+        """Stops everything, clients' side first. Returns how many processes were alive."""
+        count = sum(p.alive() for p in self.processes)
+        for binary in STOP_ORDER:
+            for process in [p for p in self.processes if p.binary == binary]:
+                self.stop(process)
+        self.processes = []
+        (self.folder / "state.json").unlink(missing_ok=True)
+        return count
+
+    def status(self) -> bool:
+        """Prints what runs where. True when everything is alive and ready."""
+        if not self.processes:
+            print("no cluster is up here; deploy/local/up starts one")
+            return False
+        print(f"model {self.settings['model']}  ranks {self.settings['ranks']}  dtype {self.settings['dtype']}  gateway {self.address}")
+        good = True
+        print(f"{'service':<20}{'pid':>8}  {'state':<12}address")
+        for process in self.processes:
+            alive = process.alive()
+            ready, reason = process.ready() if alive else (False, "")
+            good &= ready
+            state = "ready" if ready else "not ready" if alive else "dead"
+            note = "" if ready else f"  {reason or process.log}"
+            print(f"{process.name:<20}{process.pid:>8}  {state:<12}http://127.0.0.1:{process.http}/metrics{note}")
+        waiting = next((p.metric("sextant_capture_waiting_rows") for p in self.processes if p.binary == "capture"), None)
+        print("rows waiting for a lens:", "unknown" if waiting is None else f"{waiting:.0f}")
+        return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="deploy/local", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    up = commands.add_parser("up", help="start all services and wait until they are ready")
+    up.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
+    up.add_argument("--ranks", type=int, default=2, help="tensor-parallel ranks, one process each (default 2)")
+    up.add_argument("--decoders", type=int, default=2, help="lens decoders (default 2)")
+    up.add_argument("--port", type=int, default=7700, help="gateway's port; the others follow at +10, +20, +30 and +1000 (default 7700)")
+    up.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    up.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
+    commands.add_parser("status", help="what runs where")
+    scale = commands.add_parser("scale", help="start or end lens decoders until N are alive")
+    scale.add_argument("--decoders", type=int, required=True)
+    commands.add_parser("down", help="stop everything")
+    for command in commands.choices.values():
+        command.add_argument("--folder", type=pathlib.Path, default=ROOT / "build/local", help="state, data and logs (default build/local)")
+    arguments = parser.parse_args()
+    cluster = Cluster(arguments.folder)
+    try:
+        if arguments.command == "up":
+            if not cluster.processes:
+                cluster.port = arguments.port
+            cluster.up(arguments.model.resolve(), arguments.ranks, arguments.decoders, arguments.device, arguments.dtype,
+                       say=lambda text: print(f"  {text}", flush=True))
+            print(f"up: gateway at {cluster.address}; try: .venv/bin/sextant --server {cluster.address} generate \"Once upon a time\" --lens")
+        elif arguments.command == "status":
+            return 0 if cluster.status() else 1
+        elif arguments.command == "scale":
+            if not any(p.binary == "capture" and p.alive() for p in cluster.processes):
+                raise ClusterError("no cluster is up here; deploy/local/up starts one")
+            cluster.scale(arguments.decoders)
+            print(f"{arguments.decoders} lens decoders are ready")
+        else:
+            print(f"stopped {cluster.down()} processes")
+    except ClusterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; what was started has been stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
