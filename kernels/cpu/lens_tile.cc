@@ -1,0 +1,45 @@
+// One tile of a lens batch: up to kLensTileRows rows, whole groups where they fit, each with its group's
+// final row.
+#include "kernels/cpu/lens_tile.h"
+
+#include <algorithm>
+
+namespace sextant::cpu {
+namespace {
+
+// Appends rows [begin, end) of a group; its final row too, if that is elsewhere.
+void AppendSegment(const LensBatch& batch, int32_t group, int32_t begin, int32_t end, LensTile& tile) {
+  const int32_t final_row = batch.final_rows[static_cast<size_t>(group)];
+  const bool inside = final_row >= begin && final_row < end;
+  LensSegment segment;
+  segment.group = group;
+  segment.first_slot = static_cast<int32_t>(tile.rows.size());
+  segment.final_slot = inside ? segment.first_slot + final_row - begin : segment.first_slot;
+  if (!inside) tile.rows.push_back(-1 - final_row);
+  for (int32_t row = begin; row < end; ++row) tile.rows.push_back(row);
+  segment.slot_count = static_cast<int32_t>(tile.rows.size()) - segment.first_slot;
+  tile.segments.push_back(segment);
+}
+
+}  // namespace
+
+std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
+  const auto row_count = static_cast<int32_t>(batch.rows.rows);
+  const auto limit = static_cast<int32_t>(tile_rows);
+  std::vector<LensTile> tiles;
+  for (int32_t begin = 0; begin < row_count;) {
+    const int32_t group = batch.row_info[static_cast<size_t>(begin)].group;
+    int32_t end = begin;
+    while (end < row_count && batch.row_info[static_cast<size_t>(end)].group == group) ++end;
+    // One slot is left for a final row from elsewhere.
+    if (tiles.empty() || static_cast<int32_t>(tiles.back().rows.size()) + end - begin + 1 > limit)
+      tiles.emplace_back();
+    for (; begin < end; begin = std::min(end, begin + limit - 1)) {
+      if (static_cast<int32_t>(tiles.back().rows.size()) >= limit - 1) tiles.emplace_back();
+      AppendSegment(batch, group, begin, std::min(end, begin + limit - 1), tiles.back());
+    }
+  }
+  return tiles;
+}
+
+}  // namespace sextant::cpu

@@ -1,0 +1,34 @@
+// One tile of a lens batch: up to kLensTileRows rows, whole groups where they fit, each with its group's
+// final row.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace sextant::cpu {
+
+// Rows of a tile and logits of a block, chosen so that head block, rows and logits share a core's L2
+// (lens_bench).
+inline constexpr int64_t kLensTileRows = 128;
+inline constexpr int64_t kLensBlockPanels = 10;
+
+// Consecutive slots of a tile that belong to one group.
+struct LensSegment {
+  int32_t group = 0;
+  int32_t first_slot = 0;
+  int32_t slot_count = 0;
+  int32_t final_slot = 0;  // the slot that holds the group's final row
+};
+
+struct LensTile {
+  std::vector<int32_t> rows;  // row of the batch in each slot; -1 - row where it only serves as a final row
+  std::vector<LensSegment> segments;
+};
+
+// Cuts a batch into tiles. A group too long for one tile is cut, and its final row goes along with every
+// part; how the batch is cut does not change any result.
+std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows);
+
+}  // namespace sextant::cpu
