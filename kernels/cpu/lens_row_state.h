@@ -39,7 +39,7 @@ struct LensRowState {
     for (int32_t t = 1; t < target_count; ++t) {
       target_ranks[t] += stats.count_greater(z, block.size, target_logits[t]);
     }
-    if (scan.max > top.Threshold(kAbsentLogit)) AddCandidates(stats, block, z, found);
+    if (scan.max > top.Threshold()) AddCandidates(stats, block, z, found);
     if (scan.max > max) Raise(scan.max);
     const BlockSums sums = stats.sums(z, block.size, max, block.final_logits, block.final_exp);
     sum += sums.sum;
@@ -49,11 +49,10 @@ struct LensRowState {
 
  private:
   void AddCandidates(const LensStats& stats, const LensBlock& block, const float* z, int32_t* found) {
-    const int64_t count = stats.find_greater(z, block.size, top.Threshold(kAbsentLogit), found);
+    const int64_t count = stats.find_greater(z, block.size, top.Threshold(), found);
     for (int64_t i = 0; i < count; ++i) {
       const float logit = z[found[i]];
-      if (logit > top.Threshold(kAbsentLogit))
-        top.Insert(static_cast<int32_t>(block.first_id) + found[i], logit);
+      if (logit > top.Threshold()) top.Insert(static_cast<int32_t>(block.first_id) + found[i], logit);
     }
   }
 

@@ -2,6 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+
+#include "kernels/cpu/lens_stats.h"
 
 namespace sextant::cpu {
 
@@ -12,9 +15,10 @@ class LensTop {
   LensTop(int32_t* ids, float* logits, int32_t top_k) : ids_(ids), logits_(logits), top_k_(top_k) {}
 
   int32_t count() const { return count_; }
-  // Only logits above this one can enter. `empty_threshold` while there is room.
-  float Threshold(float empty_threshold) const {
-    return count_ < top_k_ || top_k_ == 0 ? empty_threshold : logits_[count_ - 1];
+  // Only logits above this one can enter.
+  float Threshold() const {
+    if (top_k_ == 0) return std::numeric_limits<float>::infinity();
+    return count_ < top_k_ ? kAbsentLogit : logits_[count_ - 1];
   }
   // REQUIRES: logit > Threshold(), top_k > 0; ids come ascending, so that a tie stays with the lower id.
   void Insert(int32_t id, float logit) {
