@@ -1,0 +1,70 @@
+"""Fixtures: whole suites as processes on free ports, shared by the tests of one session."""
+
+import pathlib
+import shutil
+import socket
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy/local"))
+
+import sextant  # noqa: E402
+from cluster import Cluster  # noqa: E402
+
+MODELS = ROOT / "tests/golden/models"
+QUICKSTART_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+# Offsets a cluster uses from its base port.
+OFFSETS = (0, 10, 20, 30, 1000, 1010, 1011, 1012, 1013, 1020, 1030, 1040, 1041, 1042, 1043)
+
+
+def free_base_port(first: int) -> int:
+    """A base port from `first` on whose cluster ports are all free."""
+    for base in range(first, 40000, 50):
+        try:
+            for offset in OFFSETS:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", base + offset))
+        except OSError:
+            continue
+        return base
+    raise RuntimeError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def make_cluster(tmp_path_factory):
+    """make_cluster(model, ranks=..., decoders=..., extra=...) starts a suite that is stopped after the session."""
+    started = []
+
+    def make(model: pathlib.Path, ranks: int = 1, decoders: int = 1, dtype: str = "float32", extra=None) -> Cluster:
+        cluster = Cluster(tmp_path_factory.mktemp("cluster"), port=free_base_port(20000 + 2500 * (len(started) % 6)))
+        started.append(cluster)
+        cluster.up(model, ranks, decoders, "cpu", dtype, extra=extra)
+        return cluster
+
+    yield make
+    for cluster in started:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def llama(make_cluster) -> Cluster:
+    """Tiny Llama-3.1, fp32, two ranks, one lens decoder."""
+    return make_cluster(MODELS / "llama31_tiny", ranks=2)
+
+
+@pytest.fixture(scope="session")
+def client(llama):
+    with sextant.Client(llama.address) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def old_spelling(tmp_path_factory) -> pathlib.Path:
+    """The tiny Llama-3.1 folder with its config in the older spelling."""
+    folder = tmp_path_factory.mktemp("model") / "llama31_old"
+    shutil.copytree(MODELS / "llama31_tiny", folder)
+    (folder / "config.rope_scaling.json").rename(folder / "config.json")
+    return folder

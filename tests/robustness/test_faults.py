@@ -1,0 +1,239 @@
+"""Kills, cancels and stalls against a running suite: typed ends, nothing hangs, nothing is lost or doubled."""
+
+import concurrent.futures
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import grpc
+import numpy
+import pytest
+import sextant
+from suite import MODELS
+
+PROMPT = "Once upon a time, in a village by the sea, there lived an old navigator"
+LONG = dict(max_new_tokens=180, ignore_eos=True)
+# Every wait of these tests ends: no call may take longer.
+DEADLINE_S = 60
+
+
+@pytest.fixture(scope="module")
+def cluster(make_cluster):
+    cluster = make_cluster(MODELS / "qwen3_tiny", ranks=2, decoders=1,
+                           extra={"capture": ["--lease_seconds=2"], "shard_worker": ["--step_deadline=5s"]})
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture
+def client(cluster):
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    with sextant.Client(cluster.address) as client:
+        yield client
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+
+
+def until(condition, what: str, timeout_s: float = DEADLINE_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    return [int(c) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+
+
+def process(cluster, binary: str):
+    return next(p for p in cluster.processes if p.binary == binary)
+
+
+def check_whole(out) -> None:
+    """Every position of the call is in its readings, once."""
+    positions = len(out.prompt_token_ids) + len(out.token_ids) - 1
+    assert out.lens.entropy.shape[2] == positions and numpy.isfinite(out.lens.entropy).all()
+
+
+def quiet(cluster) -> bool:
+    """No capture, row or sequence is left in any service."""
+    capture, worker = process(cluster, "capture"), process(cluster, "shard_worker")
+    return not any(capture.metric(f"sextant_capture_{m}") for m in ("waiting_rows", "leased_rows", "held_bytes")) and not any(
+        worker.metric(f"sextant_worker_{m}") for m in ("running_sequences", "waiting_sequences", "kv_blocks_used"))
+
+
+def test_decoders_die_and_come_back_while_work_runs(cluster, client) -> None:
+    out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
+    events = iter(out)
+    next(events)
+    os.kill(process(cluster, "lens_decoder").pid, signal.SIGKILL)
+    until(lambda: not process(cluster, "lens_decoder").alive(), "the decoder's death")
+    cluster.scale(2)
+    check_whole(out)
+    cluster.scale(0)
+    late = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
+    assert len(late.token_ids_so_far(180)) == 180  # no decoder stalls no generation within the budget
+    cluster.scale(1)
+    check_whole(late)
+
+
+def test_a_request_ends_ok_with_missing_readings_when_there_is_no_decoder(cluster, client) -> None:
+    cluster.scale(0)
+    out = client.generate(PROMPT, max_new_tokens=3, ignore_eos=True, lens=sextant.Lens(), lens_wait=0.2)
+    out.wait()
+    assert out.stats.missing_reading_count == len(out.prompt_token_ids) + 2
+    cluster.scale(1)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("moment", ["idle", "prefill", "decode"])
+def test_a_rank_dies(cluster, client, victim: int, moment: str) -> None:
+    supervisor = process(cluster, "shard_worker").pid
+    ranks = sorted(children(supervisor))
+    assert len(ranks) == 2
+    outcome = None
+    if moment == "idle":
+        os.kill(ranks[victim], signal.SIGKILL)
+    else:
+        out = client.generate([5, 9] * 60 if moment == "prefill" else PROMPT, lens=sextant.Lens(), max_new_tokens=120, ignore_eos=True)
+        if moment == "decode":
+            next(iter(out))
+        os.kill(ranks[victim], signal.SIGKILL)
+        start = time.monotonic()
+        try:
+            out.wait()
+        except sextant.SextantError as error:
+            outcome = error
+        assert time.monotonic() - start < DEADLINE_S
+        if moment == "decode":
+            assert outcome is not None
+        if outcome is not None:
+            assert outcome.code == "UNAVAILABLE" and outcome.reason, outcome
+    until(lambda: len(children(supervisor)) == 2 and not set(children(supervisor)) & {ranks[victim]}, "new ranks")
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    check_whole(client.generate(PROMPT, max_new_tokens=4, ignore_eos=True, lens=sextant.Lens()))
+
+
+def test_a_stopped_rank_is_noticed(cluster, client) -> None:
+    supervisor = process(cluster, "shard_worker").pid
+    victim = sorted(children(supervisor))[1]
+    os.kill(victim, signal.SIGSTOP)
+    with pytest.raises(sextant.SextantError) as error:
+        client.generate(PROMPT, **LONG).wait()
+    assert error.value.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED") and error.value.reason
+    until(lambda: victim not in children(supervisor), "the stopped rank's end")
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    client.generate(PROMPT, max_new_tokens=2).wait()
+
+
+def restart(cluster, binary: str) -> None:
+    """Kills a service and starts it again with the same command line."""
+    old = process(cluster, binary)
+    command = pathlib.Path(f"/proc/{old.pid}/cmdline").read_text().split("\0")[1:-1]
+    os.kill(old.pid, signal.SIGKILL)
+    until(lambda: not old.alive(), f"{binary}'s death")
+    cluster.processes.remove(old)
+    cluster.start(old.name, binary, old.http, [flag for flag in command if not flag.startswith("--http_port=")])
+
+
+def test_capture_dies(cluster, client) -> None:
+    kept = client.generate(PROMPT, max_new_tokens=3, ignore_eos=True, capture=sextant.Capture(sites=["resid_post"]))
+    rows = kept.activations["resid_post", 2]
+    out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
+    next(iter(out))
+    restart(cluster, "capture")
+    with pytest.raises(sextant.SextantError) as error:
+        out.wait()
+    assert error.value.code == "UNAVAILABLE" and error.value.reason
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    again = client.captures.get(kept.activations.name)
+    assert again.state == "complete" and numpy.array_equal(again.activations["resid_post", 2], rows)
+    check_whole(client.generate(PROMPT, max_new_tokens=4, ignore_eos=True, lens=sextant.Lens()))
+
+
+def test_registry_dies(cluster, client) -> None:
+    width = client.model().hidden_size
+    stored = client.vectors.put("durable", numpy.ones((1, width), numpy.float32), site="resid_pre", layers=[0])
+    restart(cluster, "steering_registry")
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    assert client.vectors.get(f"durable@{stored.version}").sha256 == stored.sha256
+    client.generate(PROMPT, max_new_tokens=2, steer=[sextant.Steer("durable")]).wait()
+
+
+def test_gateway_dies(cluster, client) -> None:
+    out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
+    next(iter(out))
+    restart(cluster, "gateway")
+    with pytest.raises(sextant.SextantError) as error:
+        out.wait()
+    assert error.value.code == "UNAVAILABLE"
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    until(lambda: quiet(cluster), "what the dead gateway's call held to be freed")
+
+
+def test_cancel_frees_everything(cluster, client) -> None:
+    for _ in range(5):
+        out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
+        next(iter(out))
+        out.cancel()
+    until(lambda: quiet(cluster), "cancelled calls to free what they held")
+
+
+def test_deadlines_are_kept(client) -> None:
+    start = time.monotonic()
+    with pytest.raises(sextant.SextantError) as error:
+        client.generate(PROMPT, timeout=0.05, **LONG).wait()
+    assert error.value.code == "DEADLINE_EXCEEDED" and time.monotonic() - start < 5
+
+
+def test_a_reader_that_stops_does_not_stall_others(cluster, client) -> None:
+    with sextant.Client(cluster.address) as lazy:
+        stuck = [lazy.generate(PROMPT, lens=sextant.Lens(top_k=50, tracked=True), **LONG) for _ in range(3)]
+        for out in stuck:
+            next(iter(out))
+        check_whole(client.generate(PROMPT, max_new_tokens=8, ignore_eos=True, lens=sextant.Lens()))
+        for out in stuck:
+            out.cancel()
+    until(lambda: quiet(cluster), "abandoned calls to free what they held")
+
+
+def test_a_crowd_is_served_or_refused(cluster, client) -> None:
+    def one(index: int) -> str:
+        try:
+            out = client.generate(PROMPT[index % 7 :], max_new_tokens=6, ignore_eos=True, lens=sextant.Lens())
+            check_whole(out)
+            return "OK"
+        except sextant.SextantError as error:
+            return error.code
+
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        codes = list(pool.map(one, range(72)))
+    assert set(codes) <= {"OK", "RESOURCE_EXHAUSTED"} and codes.count("OK") >= 24, codes
+    until(lambda: quiet(cluster), "the crowd's captures to be freed")
+
+
+def test_oversized_and_broken_messages(cluster, client) -> None:
+    channel = grpc.insecure_channel(cluster.address)
+    call = channel.unary_stream("/sextant.v1.InferenceService/Generate")
+    for payload in (b"\xff" * 100, b"\x0a" + b"\x80" * 10, b"\x00" * (8 << 20)):
+        with pytest.raises(grpc.RpcError) as error:
+            list(call(payload, timeout=20))
+        assert error.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL,
+                                      grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED)
+    channel.close()
+    client.generate(PROMPT, max_new_tokens=1).wait()
+
+
+def test_sigterm_drains(make_cluster) -> None:
+    cluster = make_cluster(MODELS / "qwen3_tiny", ranks=2)
+    with sextant.Client(cluster.address) as client:
+        out = client.generate(PROMPT, max_new_tokens=60, ignore_eos=True, lens=sextant.Lens())
+        next(iter(out))
+        worker = process(cluster, "shard_worker")
+        stopper = threading.Thread(target=cluster.stop, args=(worker,))
+        stopper.start()
+        check_whole(out)  # what runs is finished
+        stopper.join(DEADLINE_S)
+        assert not worker.alive()
+    cluster.down()
