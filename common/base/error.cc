@@ -2,6 +2,7 @@
 #include "common/base/error.h"
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 
 namespace sextant {
@@ -39,6 +40,13 @@ std::optional<absl::Duration> ErrorRetryAfter(const absl::Status& status) {
   google::rpc::RetryInfo retry;
   if (!payload.has_value() || !retry.ParseFromString(std::string(*payload))) return std::nullopt;
   return absl::Seconds(retry.retry_delay().seconds()) + absl::Nanoseconds(retry.retry_delay().nanos());
+}
+
+std::string ErrorText(const absl::Status& status) {
+  if (status.ok()) return "OK";
+  const std::string reason = ErrorReason(status);
+  return absl::StrCat(absl::StatusCodeToString(status.code()), reason.empty() ? "" : " ", reason, ": ",
+                      status.message());
 }
 
 }  // namespace sextant

@@ -21,4 +21,7 @@ std::string ErrorReason(const absl::Status& status);
 // The retry delay given to MakeError, if any.
 std::optional<absl::Duration> ErrorRetryAfter(const absl::Status& status);
 
+// "UNAVAILABLE PORT_TAKEN: message", for logs; the payloads' bytes are left out.
+std::string ErrorText(const absl::Status& status);
+
 }  // namespace sextant

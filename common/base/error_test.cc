@@ -19,5 +19,12 @@ TEST(ErrorTest, PlainStatusHasNeither) {
   EXPECT_FALSE(ErrorRetryAfter(absl::InternalError("x")).has_value());
 }
 
+TEST(Error, TextShowsReasonAndNoPayloadBytes) {
+  EXPECT_EQ(ErrorText(absl::OkStatus()), "OK");
+  EXPECT_EQ(ErrorText(absl::NotFoundError("no")), "NOT_FOUND: no");
+  EXPECT_EQ(ErrorText(MakeError(absl::StatusCode::kUnavailable, "PORT_TAKEN", "taken", absl::Seconds(1))),
+            "UNAVAILABLE PORT_TAKEN: taken");
+}
+
 }  // namespace
 }  // namespace sextant

@@ -24,10 +24,14 @@ Settings& GetSettings() {
 
 const char* LevelName(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "debug";
-    case LogLevel::kInfo: return "info";
-    case LogLevel::kWarning: return "warning";
-    case LogLevel::kError: return "error";
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
   }
   return "unknown";
 }
@@ -41,15 +45,18 @@ void InitLogging(absl::string_view service, LogFormat format, LogLevel least) {
 void Log(LogLevel level, absl::string_view message, std::initializer_list<LogField> fields) {
   const Settings& settings = GetSettings();
   if (level < settings.least) return;
-  const std::string time =
-      absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
+  const std::string time = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone());
   std::string line;
   if (settings.format == LogFormat::kJson) {
     nlohmann::ordered_json json = {{"time", time},
                                    {"level", LevelName(level)},
                                    {"service", settings.service},
                                    {"message", std::string(message)}};
-    for (const LogField& field : fields) json[field.name] = field.value;
+    for (const LogField& field : fields) {
+      auto number = nlohmann::ordered_json::parse(field.is_number ? field.value : "", nullptr, false);
+      // "nan" and "inf" are not numbers of JSON.
+      json[field.name] = number.is_number() ? number : nlohmann::ordered_json(field.value);
+    }
     line = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   } else {
     line = absl::StrCat(time, " ", LevelName(level), " ", settings.service, ": ", message);
@@ -57,8 +64,9 @@ void Log(LogLevel level, absl::string_view message, std::initializer_list<LogFie
       if (field.is_number) {
         absl::StrAppend(&line, " ", field.name, "=", field.value);
       } else {
-        absl::StrAppend(&line, " ", field.name, "=", nlohmann::json(field.value).dump(
-                            -1, ' ', false, nlohmann::json::error_handler_t::replace));
+        absl::StrAppend(
+            &line, " ", field.name, "=",
+            nlohmann::json(field.value).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
       }
     }
   }

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/base/error.h"
 
 namespace sextant {
 
@@ -19,10 +20,9 @@ struct LogField {
   LogField(absl::string_view name, absl::string_view value) : name(name), value(value) {}
   LogField(absl::string_view name, const std::string& value) : name(name), value(value) {}
   LogField(absl::string_view name, const char* value) : name(name), value(value) {}
-  LogField(absl::string_view name, const absl::Status& value) : name(name), value(value.ToString()) {}
+  LogField(absl::string_view name, const absl::Status& value) : name(name), value(ErrorText(value)) {}
   template <typename Number>
-  LogField(absl::string_view name, Number value)
-      : name(name), value(absl::StrCat(value)), is_number(true) {}
+  LogField(absl::string_view name, Number value) : name(name), value(absl::StrCat(value)), is_number(true) {}
   std::string name;
   std::string value;
   bool is_number = false;

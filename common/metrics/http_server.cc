@@ -109,8 +109,7 @@ int HttpServer::Handle(mg_connection* connection, void* self) {
   if (path == "/readyz") {
     const absl::Status status = server.ready_();
     if (status.ok()) return Answer(connection, get, 200, "text/plain", "ok\n");
-    return Answer(connection, get, 503, "text/plain",
-                  absl::StrCat("not ready: ", ErrorReason(status), " ", status.message(), "\n"));
+    return Answer(connection, get, 503, "text/plain", absl::StrCat("not ready: ", ErrorText(status), "\n"));
   }
   return Answer(connection, get, 404, "text/plain", "paths: /metrics /livez /readyz\n");
 }

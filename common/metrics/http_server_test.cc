@@ -81,7 +81,7 @@ TEST_F(HttpServerTest, ReadinessSaysWhy) {
   EXPECT_THAT(Get(server_->port(), "/livez"), StartsWith("HTTP/1.1 200 OK"));
   const std::string answer = Get(server_->port(), "/readyz");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 503 "));
-  EXPECT_THAT(answer, HasSubstr("MODEL_LOADING the model is being loaded"));
+  EXPECT_THAT(answer, HasSubstr("not ready: UNAVAILABLE MODEL_LOADING: the model is being loaded"));
   ready_ = true;
   EXPECT_THAT(Get(server_->port(), "/readyz"), StartsWith("HTTP/1.1 200 OK"));
 }
