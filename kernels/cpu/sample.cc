@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 
 #include "kernels/cpu/lens_stats.h"
 #include "kernels/reference/sample_philox.h"
@@ -33,7 +33,7 @@ class Sampler {
   Sampler(CpuIsa isa, int64_t vocab)
       : stats_(LensStatsFor(isa)),
         vocab_(vocab),
-        logits_(static_cast<size_t>((vocab + 15) / 16 * 16), kAbsentLogit),
+        logits_(static_cast<size_t>((vocab + 15) / 16 * 16), -std::numeric_limits<float>::infinity()),
         weights_(logits_.size()) {}
 
   void SampleRow(const float* logits, const SampleSettings& settings, int32_t* id, float* logprob) {
@@ -57,7 +57,7 @@ class Sampler {
     // Colder than this only the largest logit is left anyway; an infinite scale would make 0 * inf of it.
     const auto scale = static_cast<float>(std::min(1.0 / settings.temperature, 1e30));
     double total = stats_.exponentials(logits_.data(), PaddedSize(), max_, scale, weights_.data());
-    if (!(total > 0)) return Greedy();
+    if (!(total > 0)) return Greedy();  // NaN logits, or none to choose
     const double uniform = PhiloxUniform(settings.seed, settings.counter);
     const bool keeps_top_k = settings.top_k > 0 && settings.top_k < vocab_;
     if (!keeps_top_k && settings.top_p >= 1) return DrawFromAll(uniform * total);
