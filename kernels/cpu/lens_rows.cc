@@ -42,13 +42,16 @@ void CopyHeadRow(const PackedMatrix& head, int64_t row, float* out) {
 
 template <typename T>
 double RootMeanSquare(const T* x, int64_t n, float eps) {
-  // Four chains hide the latency of addition; their number fixes the order of the sum.
-  double squares[4] = {0, 0, 0, 0};
-  for (int64_t k = 0; k < n; ++k) {
-    const double value = Widen(x[k]);
-    squares[k % 4] += value * value;
+  // Eight chains hide the latency of addition; their number fixes the order of the sum.
+  double chains[8] = {};
+  const auto square = [&](int64_t k) { return static_cast<double>(Widen(x[k])) * Widen(x[k]); };
+  int64_t k = 0;
+  for (; k + 8 <= n; k += 8) {
+    for (int64_t j = 0; j < 8; ++j) chains[j] += square(k + j);
   }
-  const double sum = (squares[0] + squares[1]) + (squares[2] + squares[3]);
+  for (int64_t j = 0; k + j < n; ++j) chains[j] += square(k + j);
+  double sum = 0;
+  for (double chain : chains) sum += chain;
   return std::sqrt(sum / static_cast<double>(n) + eps);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "kernels/cpu/lens_stats.h"
@@ -11,14 +12,20 @@
 namespace sextant::cpu {
 namespace {
 
+// Logits of which only the largest is looked at first, and tokens among which a top_p share is looked for
+// first.
+constexpr int64_t kBlock = 48;
+constexpr int64_t kFirstSelection = 256;
+
 // A token that may be drawn.
 struct Candidate {
   int32_t id = 0;
+  float logit = 0;
   float weight = 0;
 };
 
 bool MoreProbable(const Candidate& a, const Candidate& b) {
-  return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+  return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
 double TotalWeight(const std::vector<Candidate>& candidates) {
@@ -34,7 +41,8 @@ class Sampler {
       : stats_(LensStatsFor(isa)),
         vocab_(vocab),
         logits_(static_cast<size_t>((vocab + 15) / 16 * 16), -std::numeric_limits<float>::infinity()),
-        weights_(logits_.size()) {}
+        weights_(logits_.size()),
+        found_(logits_.size()) {}
 
   void SampleRow(const float* logits, const SampleSettings& settings, int32_t* id, float* logprob) {
     std::copy_n(logits, vocab_, logits_.begin());
@@ -61,23 +69,48 @@ class Sampler {
     const double uniform = PhiloxUniform(settings.seed, settings.counter);
     const bool keeps_top_k = settings.top_k > 0 && settings.top_k < vocab_;
     if (!keeps_top_k && settings.top_p >= 1) return DrawFromAll(uniform * total);
-    std::vector<Candidate>& kept = candidates_;
-    kept.clear();
-    // Tokens under this weight come to less than 1 - top_p together, so none of them is in the top_p share.
-    const double least =
-        keeps_top_k ? 0 : (1 - static_cast<double>(settings.top_p)) * total / static_cast<double>(vocab_);
-    for (int32_t i = 0; i < static_cast<int32_t>(vocab_); ++i) {
-      const float weight = weights_[static_cast<size_t>(i)];
-      if (weight >= least) kept.push_back({i, weight});
-    }
     if (keeps_top_k) {
-      std::nth_element(kept.begin(), kept.begin() + settings.top_k - 1, kept.end(), MoreProbable);
-      kept.resize(static_cast<size_t>(settings.top_k));
-      total = TotalWeight(kept);
+      SelectMostProbable(settings.top_k);
+      total = TotalWeight(candidates_);
+    } else {
+      // A share is seldom spread over many tokens, and few are quickly selected and sorted.
+      int64_t count = kFirstSelection;
+      SelectMostProbable(count);
+      while (count < vocab_ && TotalWeight(candidates_) < settings.top_p * total)
+        SelectMostProbable(count *= 8);
     }
     if (settings.top_p < 1) KeepTopP(settings.top_p * total);
-    std::sort(kept.begin(), kept.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
-    return DrawFromCandidates(uniform * TotalWeight(kept));
+    std::sort(candidates_.begin(), candidates_.end(),
+              [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
+    return DrawFromCandidates(uniform * TotalWeight(candidates_));
+  }
+
+  // candidates_ = the `count` most probable tokens (or all there are), in no order.
+  void SelectMostProbable(int64_t count) {
+    candidates_.clear();
+    int64_t left = FindCandidates(count);
+    for (const int32_t* id = found_.data(); left > 0; --left, ++id) {
+      const auto at = static_cast<size_t>(*id);
+      if (*id < vocab_) candidates_.push_back({*id, logits_[at], weights_[at]});
+    }
+    if (count >= static_cast<int64_t>(candidates_.size())) return;
+    std::nth_element(candidates_.begin(), candidates_.begin() + count - 1, candidates_.end(), MoreProbable);
+    candidates_.resize(static_cast<size_t>(count));
+  }
+
+  // found_ = ids of at least the `count` largest logits, and of few more; returns how many. The count-th
+  // largest of the maxima of disjoint blocks is exceeded or reached by at least `count` logits.
+  int64_t FindCandidates(int64_t count) {
+    float threshold = -std::numeric_limits<float>::infinity();
+    std::vector<float> maxima;
+    for (int64_t i = 0; i < PaddedSize(); i += kBlock) {
+      maxima.push_back(stats_.scan(logits_.data() + i, std::min(kBlock, PaddedSize() - i), 0).max);
+    }
+    if (count <= static_cast<int64_t>(maxima.size())) {
+      std::nth_element(maxima.begin(), maxima.begin() + count - 1, maxima.end(), std::greater<>());
+      threshold = std::nextafter(maxima[static_cast<size_t>(count - 1)], threshold);
+    }
+    return stats_.find_greater(logits_.data(), PaddedSize(), threshold, found_.data());
   }
 
   // Keeps the fewest most probable candidates that weigh `share` together, at least one.
@@ -105,15 +138,14 @@ class Sampler {
     for (const Candidate& candidate : candidates_) {
       if ((point -= candidate.weight) < 0) return candidate.id;
     }
-    return std::max_element(candidates_.begin(), candidates_.end(),
-                            [](const Candidate& a, const Candidate& b) { return MoreProbable(b, a); })
-        ->id;
+    return std::min_element(candidates_.begin(), candidates_.end(), MoreProbable)->id;
   }
 
   const LensStats& stats_;
   const int64_t vocab_;
   std::vector<float> logits_;   // [vocab], padded
   std::vector<float> weights_;  // [vocab], padded: e^((logit - largest) / temperature)
+  std::vector<int32_t> found_;  // [vocab], padded
   std::vector<Candidate> candidates_;
   float max_ = 0;
 };

@@ -10,7 +10,11 @@ namespace {
 // Eight chains keep the adders busy; their number fixes the order of the sum.
 double Dot(const float* a, const float* b, int64_t n) {
   double chains[8] = {};
-  for (int64_t i = 0; i < n; ++i) chains[i % 8] += static_cast<double>(a[i]) * b[i];
+  int64_t i = 0;
+  for (; i + 8 <= n; i += 8) {
+    for (int64_t j = 0; j < 8; ++j) chains[j] += static_cast<double>(a[i + j]) * b[i + j];
+  }
+  for (int64_t j = 0; i + j < n; ++j) chains[j] += static_cast<double>(a[i + j]) * b[i + j];
   return ((chains[0] + chains[4]) + (chains[1] + chains[5])) +
          ((chains[2] + chains[6]) + (chains[3] + chains[7]));
 }
