@@ -1,0 +1,11 @@
+// The plain root-mean-square norm: the oracle of the others.
+#pragma once
+
+#include "kernels/tensor.h"
+
+namespace sextant::reference {
+
+// Backend::RmsNorm, summed in double.
+void RmsNorm(const Tensor& in, const Tensor& weight, float eps, const Tensor& out);
+
+}  // namespace sextant::reference
