@@ -1,5 +1,5 @@
-// The capture protocol's state machine: events in, messages out. It knows no gRPC, has no threads and no clock of its
-// own, so that a test can drive it through any order of events.
+// The capture protocol's state machine: events in, messages out. It knows no gRPC, has no threads and no
+// clock of its own, so that a test can drive it through any order of events.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,6 @@
 #include "absl/container/btree_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
-#include "sextant/internal/v1/capture.pb.h"
 #include "services/capture/capture_record.h"
 #include "services/capture/credit_pool.h"
 #include "services/capture/lease_table.h"
@@ -21,6 +20,7 @@
 #include "services/capture/protocol_policy.h"
 #include "services/capture/rank_streams.h"
 #include "services/capture/spool.h"
+#include "sextant/internal/v1/capture.pb.h"
 
 namespace sextant {
 
@@ -40,8 +40,8 @@ struct CaptureCounters {
   int64_t captures_refused = 0;
 };
 
-// Output is pulled: a stream that is ready to send asks for its next message, so nothing is queued for a slow one.
-// TakeEffects says which streams have something new to ask for. Not thread-safe.
+// Output is pulled: a stream that is ready to send asks for its next message, so nothing is queued for a slow
+// one. TakeEffects says which streams have something new to ask for. Not thread-safe.
 class CaptureCore {
  public:
   // `spool` may be null: then captures cannot be kept. `clock` outlives the core.
@@ -61,8 +61,8 @@ class CaptureCore {
   void Tick();
 
   // ---- gateways
-  // INVALID_ARGUMENT, ALREADY_EXISTS, FAILED_PRECONDITION CAPTURE_STORE_DISABLED, RESOURCE_EXHAUSTED POSITION_TOO_BIG,
-  // CAPTURE_BUDGET or CAPTURE_DISK with a time to retry, the spool's errors.
+  // INVALID_ARGUMENT, ALREADY_EXISTS, FAILED_PRECONDITION CAPTURE_STORE_DISABLED, RESOURCE_EXHAUSTED
+  // POSITION_TOO_BIG, CAPTURE_BUDGET or CAPTURE_DISK with a time to retry, the spool's errors.
   absl::Status Open(const sextant::internal::v1::OpenCaptureRequest& request);
   // Frees everything of the lens; a kept capture that is being written becomes INCOMPLETE. Unknown is fine.
   void Close(const CaptureId& id);
@@ -77,14 +77,16 @@ class CaptureCore {
   // NOT_FOUND, OUT_OF_RANGE READING_INDEX.
   absl::StatusOr<StreamId> Follow(const CaptureId& id, int64_t from_index);
   // The follower's next message, if there is one. With `end` set it is the last. An error ends the stream.
-  absl::StatusOr<std::optional<sextant::internal::v1::FollowReadingsResponse>> NextReadings(StreamId follower);
+  absl::StatusOr<std::optional<sextant::internal::v1::FollowReadingsResponse>> NextReadings(
+      StreamId follower);
   void Unfollow(StreamId follower);
 
-  // What a reader needs to read slices by itself, outside of the core; the files stay while it holds `spooled`.
+  // What a reader needs to read slices by itself, outside of the core; the files stay while it holds
+  // `spooled`.
   struct ReadSelection {
     std::shared_ptr<const SpooledCapture> spooled;
     sextant::internal::v1::CaptureSpec spec;
-    std::vector<int> rows;                             // indices into spec.rows
+    std::vector<int> rows;                               // indices into spec.rows
     std::vector<std::pair<int32_t, int64_t>> positions;  // with their slots
   };
   // NOT_FOUND, FAILED_PRECONDITION CAPTURE_NOT_KEPT, OUT_OF_RANGE POSITION_NOT_RECORDED or ROW_NOT_RECORDED.
@@ -119,8 +121,8 @@ class CaptureCore {
 
  private:
   struct Held {
-    std::unique_ptr<CaptureRecord> record;
-    absl::btree_set<StreamId> followers;
+    std::unique_ptr<CaptureRecord> record = nullptr;
+    absl::btree_set<StreamId> followers = {};
     // Since when nobody follows it.
     absl::Time quiet_since;
     int64_t reserved_reading_bytes = 0;

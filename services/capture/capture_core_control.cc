@@ -36,8 +36,8 @@ absl::Status CaptureCore::CheckOpen(const OpenCaptureRequest& request) const {
   if (request.engine().empty()) return InvalidOpenError("engine is empty");
   SEXTANT_RETURN_IF_ERROR(ValidateCaptureSpec(request.spec()));
   if (request.position_bytes() != PositionBytes(request.spec())) {
-    return InvalidOpenError(absl::StrCat("position_bytes is ", request.position_bytes(), " where its rows make ",
-                                         PositionBytes(request.spec())));
+    return InvalidOpenError(absl::StrCat("position_bytes is ", request.position_bytes(),
+                                         " where its rows make ", PositionBytes(request.spec())));
   }
   if (request.max_positions() < 1 || request.max_positions() > options_.max_positions) {
     return InvalidOpenError(absl::StrCat("max_positions is outside 1..", options_.max_positions));
@@ -67,8 +67,9 @@ absl::Status CaptureCore::TryOpen(const OpenCaptureRequest& request) {
   SEXTANT_RETURN_IF_ERROR(CheckOpen(request));
   if (captures_.contains(*id)) return CaptureExistsError(*id);
   if (static_cast<int64_t>(captures_.size()) >= options_.max_captures) {
-    return CaptureBudgetError(absl::StrCat(options_.max_captures, " captures are open or kept: wait, delete some, or "
-                                                                  "raise --max_captures"));
+    return CaptureBudgetError(absl::StrCat(options_.max_captures,
+                                           " captures are open or kept: wait, delete some, or "
+                                           "raise --max_captures"));
   }
   const bool kept = request.kind() == sextant::internal::v1::CAPTURE_KIND_KEPT;
   const absl::Time now = clock_->Now();
@@ -80,7 +81,8 @@ absl::Status CaptureCore::TryOpen(const OpenCaptureRequest& request) {
     const int64_t readings = std::max(request.reading_bytes(), ReadingBytesBound(request.spec()));
     held.reserved_reading_bytes = readings * request.max_positions();
     if (reserved_reading_bytes_ + held.reserved_reading_bytes > options_.readings_budget_bytes) {
-      return CaptureBudgetError(absl::StrCat("its readings may take ", held.reserved_reading_bytes, " bytes and ",
+      return CaptureBudgetError(absl::StrCat("its readings may take ", held.reserved_reading_bytes,
+                                             " bytes and ",
                                              options_.readings_budget_bytes - reserved_reading_bytes_,
                                              " are left: ask for less, wait, or raise --readings_budget_mb"));
     }
@@ -144,7 +146,8 @@ absl::StatusOr<ListCapturesResponse> CaptureCore::List(const ListCapturesRequest
   std::pair<int64_t, std::string> after{-1, ""};
   if (!request.page_token().empty()) {
     const size_t colon = request.page_token().find(':');
-    if (colon == std::string::npos || !absl::SimpleAtoi(request.page_token().substr(0, colon), &after.first)) {
+    if (colon == std::string::npos ||
+        !absl::SimpleAtoi(request.page_token().substr(0, colon), &after.first)) {
       return InvalidPageTokenError();
     }
     after.second = request.page_token().substr(colon + 1);
@@ -158,7 +161,8 @@ absl::StatusOr<ListCapturesResponse> CaptureCore::List(const ListCapturesRequest
   std::sort(kept.begin(), kept.end());
   const size_t page = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
   ListCapturesResponse response;
-  for (size_t i = 0; i < std::min(page, kept.size()); ++i) *response.add_captures() = kept[i].second->Describe();
+  for (size_t i = 0; i < std::min(page, kept.size()); ++i)
+    *response.add_captures() = kept[i].second->Describe();
   if (kept.size() > page) {
     const auto& last = kept[page - 1].first;
     response.set_next_page_token(absl::StrCat(last.first, ":", last.second));
@@ -210,7 +214,8 @@ absl::StatusOr<CaptureCore::ReadSelection> CaptureCore::SelectActivations(
   };
   for (int i = 0; i < selection.spec.rows_size(); ++i) {
     const auto& row = selection.spec.rows(i);
-    if (wanted(request.sites(), row.site()) && wanted(request.layers(), row.layer())) selection.rows.push_back(i);
+    if (wanted(request.sites(), row.site()) && wanted(request.layers(), row.layer()))
+      selection.rows.push_back(i);
   }
   const auto has_row = [&](auto matches) {
     return std::any_of(selection.rows.begin(), selection.rows.end(),
@@ -225,7 +230,8 @@ absl::StatusOr<CaptureCore::ReadSelection> CaptureCore::SelectActivations(
     return RowNotRecordedError(absl::StrCat("layer ", layer));
   }
   if (request.positions().empty()) {
-    for (const auto& [index, position] : record->positions()) selection.positions.emplace_back(index, position.slot);
+    for (const auto& [index, position] : record->positions())
+      selection.positions.emplace_back(index, position.slot);
     return selection;
   }
   for (const int32_t index : request.positions()) {

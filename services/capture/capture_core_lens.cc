@@ -85,8 +85,8 @@ absl::Status CaptureCore::OnResult(StreamId stream, const LeaseResult& result) {
   return absl::OkStatus();
 }
 
-absl::Status CaptureCore::TakeReading(Lease& lease, LeaseId id, CaptureRecord* record, const Readings& readings,
-                                      int index) {
+absl::Status CaptureCore::TakeReading(Lease& lease, LeaseId id, CaptureRecord* record,
+                                      const Readings& readings, int index) {
   const int32_t position_index = readings.positions(index);
   const bool expired = lease.expired;
   leases_.Answer(id, position_index);
@@ -125,7 +125,8 @@ void CaptureCore::ReturnPositions(const Lease& lease, LeaseId id, bool decoder_d
     CaptureRecord::Position* position = record.Find(index);
     if (position == nullptr) continue;
     if (decoder_died) ++position->deliveries;
-    // An expired lease's positions are somebody else's already, or wait; those of a lease that ends now wait again.
+    // An expired lease's positions are somebody else's already, or wait; those of a lease that ends now wait
+    // again.
     const bool mine = position->state == PositionState::kLeased && !(lease.expired && decoder_died) &&
                       (id == 0 || position->lease == id);
     if (mine && policy_.keep_rows_until_done) record.Unlease(index);
@@ -185,7 +186,8 @@ std::optional<DecoderReply> CaptureCore::NextDecoderReply(StreamId id) {
 
 bool CaptureCore::MakeLease(StreamId stream, Decoder& decoder, sextant::internal::v1::Lease* message) {
   if (decoder.held_bytes >= decoder.want_bytes) return false;
-  // One round over the captures that have something waiting, from the one after the last that was leased from.
+  // One round over the captures that have something waiting, from the one after the last that was leased
+  // from.
   const std::vector<CaptureId> round(waiting_.begin(), waiting_.end());
   const auto after = std::upper_bound(round.begin(), round.end(), lease_cursor_);
   const size_t first = after - round.begin();
@@ -273,7 +275,8 @@ absl::StatusOr<std::optional<FollowReadingsResponse>> CaptureCore::NextReadings(
   if (follower.next < log.size()) {
     SEXTANT_ASSIGN_OR_RETURN(*response.mutable_readings(), log.Batch(follower.next, kMessageBytes));
     // With entries forgotten, which no service does, the batch is shorter than what it covers.
-    follower.next = policy_.keep_log_until_close ? follower.next + response.readings().positions_size() : log.size();
+    follower.next =
+        policy_.keep_log_until_close ? follower.next + response.readings().positions_size() : log.size();
     if (!policy_.keep_log_until_close) log.ForgetBefore(follower.next);
     return response;
   }

@@ -115,7 +115,8 @@ absl::Status CaptureCore::OnAttach(StreamId stream_id, const Attach& attach) {
     if (!record->kept()) credit_.Attach(*id);
     LendCredit();
   } else if (!fits || !record->BoundTo(stream.engine, stream.epoch)) {
-    if (policy_.answer_gone) SayGone(stream_id, *id, record == nullptr ? "CAPTURE_NOT_FOUND" : "CAPTURE_NOT_YOURS");
+    if (policy_.answer_gone)
+      SayGone(stream_id, *id, record == nullptr ? "CAPTURE_NOT_FOUND" : "CAPTURE_NOT_YOURS");
     return absl::OkStatus();
   }
   PendingReply& reply = ranks_.Pending(stream_id, *id);
@@ -154,8 +155,9 @@ absl::Status CaptureCore::OnChunk(StreamId stream_id, Chunk&& chunk) {
   if (crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()) != chunk.crc32()) {
     return ChunkCorruptError(chunk.seq());
   }
-  const int64_t granted = record->kept() ? int64_t{record->request().max_positions()} * record->position_bytes()
-                                         : credit_.granted_bytes(*id);
+  const int64_t granted = record->kept()
+                              ? int64_t{record->request().max_positions()} * record->position_bytes()
+                              : credit_.granted_bytes(*id);
   absl::Status status = record->CheckChunk(chunk);
   if (status.ok() && policy_.check_sequence &&
       (record->position_count() + chunk.positions_size()) * record->position_bytes() > granted) {
@@ -164,8 +166,8 @@ absl::Status CaptureCore::OnChunk(StreamId stream_id, Chunk&& chunk) {
   const int64_t bytes = data.size();
   const int64_t undecoded = std::count(chunk.lens().begin(), chunk.lens().end(), false);
   const int64_t stored_before = record->kept() ? record->spooled()->stored_bytes() : 0;
-  absl::StatusOr<int> stored = status;
-  if (status.ok()) stored = record->Take(stream.rank, std::move(chunk), clock_->Now());
+  const absl::StatusOr<int> stored =
+      status.ok() ? record->Take(stream.rank, std::move(chunk), clock_->Now()) : absl::StatusOr<int>(status);
   if (!stored.ok()) {
     Refuse(stream_id, *record, stored.status());
     return absl::OkStatus();
@@ -196,7 +198,8 @@ absl::Status CaptureCore::OnSeal(StreamId stream_id, const Seal& seal) {
     return absl::OkStatus();
   }
   const bool first = record->state() == CaptureRecord::State::kAttached;
-  if (const absl::Status status = record->Seal(seal.position_count(), seal.lens_position_count()); !status.ok()) {
+  if (const absl::Status status = record->Seal(seal.position_count(), seal.lens_position_count());
+      !status.ok()) {
     Refuse(stream_id, *record, status);
     return absl::OkStatus();
   }
@@ -237,9 +240,9 @@ absl::Status CaptureCore::OnEnd(StreamId stream_id, const End& end) {
   if (!id.has_value()) return InvalidCaptureIdError();
   if (stream.rank != 0) return InvalidMessageError("only rank 0 ends");
   const CaptureRecord* record = FindRecord(*id);
-  const bool ours = record != nullptr && record->request().engine() == stream.engine &&
-                    (record->state() == CaptureRecord::State::kOpen ||
-                     record->BoundTo(stream.engine, stream.epoch));
+  const bool ours =
+      record != nullptr && record->request().engine() == stream.engine &&
+      (record->state() == CaptureRecord::State::kOpen || record->BoundTo(stream.engine, stream.epoch));
   const std::string reason = end.reason().empty() ? "ENDED" : end.reason();
   if (ours) EndCapture(*id, reason);
   SayGone(stream_id, *id, reason);
@@ -269,11 +272,11 @@ std::optional<RankReply> CaptureCore::NextRankReply(StreamId stream_id) {
   const CaptureId id = stream->order.front();
   PendingReply& pending = stream->pending.at(id);
   const auto record = captures_.find(id);
-  if (record == captures_.end() && !pending.gone.has_value()) pending.gone = "CAPTURE_CLOSED";
-  if (pending.gone.has_value()) {
+  if (record == captures_.end() && pending.gone.empty()) pending.gone = "CAPTURE_CLOSED";
+  if (!pending.gone.empty()) {
     reply.mutable_gone()->set_capture(id.bytes());
-    reply.mutable_gone()->set_reason(*pending.gone);
-    pending = PendingReply();
+    reply.mutable_gone()->set_reason(pending.gone);
+    pending.credit = pending.ack = pending.sealed = false;
   } else if (std::exchange(pending.credit, false)) {
     const CaptureRecord& capture = *record->second.record;
     reply.mutable_credit()->set_capture(id.bytes());

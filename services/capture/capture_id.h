@@ -24,7 +24,8 @@ class CaptureId {
   }
   // The id written as 32 hex digits.
   static std::optional<CaptureId> FromHex(absl::string_view hex) {
-    if (hex.size() != 2 * kBytes || hex.find_first_not_of("0123456789abcdef") != hex.npos) return std::nullopt;
+    if (hex.size() != 2 * kBytes || hex.find_first_not_of("0123456789abcdef") != hex.npos)
+      return std::nullopt;
     return CaptureId(absl::HexStringToBytes(hex));
   }
 

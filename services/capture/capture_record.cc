@@ -69,8 +69,9 @@ absl::Status CaptureRecord::CheckChunk(const Chunk& chunk) const {
   }
   const bool is_part = chunk.part_count() > 1;
   const int64_t bytes = chunk.data().size();
-  if (is_part ? count != 1 || chunk.part() < 0 || chunk.part() >= chunk.part_count() || bytes > position_bytes()
-              : bytes != count * position_bytes()) {
+  if (is_part
+          ? count != 1 || chunk.part() < 0 || chunk.part() >= chunk.part_count() || bytes > position_bytes()
+          : bytes != count * position_bytes()) {
     return Violation("CHUNK_MALFORMED",
                      absl::StrCat(bytes, " bytes for ", count, " positions of ", position_bytes()));
   }
@@ -89,8 +90,7 @@ absl::StatusOr<int> CaptureRecord::Take(int32_t rank, Chunk&& chunk, absl::Time 
     sequence.next = ++sequence.expected;
     return stored;
   }
-  if (chunk.part() != sequence.next_part ||
-      (chunk.part() > 0 && chunk.part_count() != sequence.part_count) ||
+  if (chunk.part() != sequence.next_part || (chunk.part() > 0 && chunk.part_count() != sequence.part_count) ||
       static_cast<int64_t>(sequence.parts.size() + chunk.data().size()) > position_bytes()) {
     return Violation("CHUNK_PARTS", "a position's parts are not consecutive or too many");
   }
@@ -131,7 +131,8 @@ absl::StatusOr<int> CaptureRecord::Store(int32_t rank, const Chunk& chunk, absl:
   }
   if (repeated > 0) return 0;
   if (position_count() + count > request_.max_positions()) {
-    return Violation("TOO_MANY_POSITIONS", absl::StrCat("more than ", request_.max_positions(), " positions"));
+    return Violation("TOO_MANY_POSITIONS",
+                     absl::StrCat("more than ", request_.max_positions(), " positions"));
   }
   int64_t slot = -1;
   const bool spool = kept() && policy_->spool_before_ack;
@@ -148,8 +149,10 @@ absl::StatusOr<int> CaptureRecord::Store(int32_t rank, const Chunk& chunk, absl:
   for (int i = 0; i < count; ++i) {
     std::string payload;
     // A row that the lens does not decode has no use in memory.
-    if (!spool && chunk.lens(i)) payload = std::string(payloads.substr(i * position_bytes(), position_bytes()));
-    Add(chunk.positions(i), chunk.target_ids(i), chunk.lens(i), spool ? slot + i : -1, std::move(payload), now);
+    if (!spool && chunk.lens(i))
+      payload = std::string(payloads.substr(i * position_bytes(), position_bytes()));
+    Add(chunk.positions(i), chunk.target_ids(i), chunk.lens(i), spool ? slot + i : -1, std::move(payload),
+        now);
   }
   return count;
 }
@@ -235,7 +238,8 @@ void CaptureRecord::End(absl::string_view reason, absl::Time now) {
     spooled_->TrimReservation(position_count(), readings);
   }
   CloseLens();
-  // Without this record the capture would be taken up again after a restart and end then: nothing is lost by an error.
+  // Without this record the capture would be taken up again after a restart and end then: nothing is lost by
+  // an error.
   AppendEnd(end_reason_).IgnoreError();
 }
 

@@ -14,19 +14,19 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
-#include "sextant/internal/v1/capture.pb.h"
-#include "sextant/v1/capture.pb.h"
 #include "services/capture/capture_id.h"
 #include "services/capture/lease_layout.h"
 #include "services/capture/protocol_policy.h"
 #include "services/capture/readings_log.h"
 #include "services/capture/spool.h"
+#include "sextant/internal/v1/capture.pb.h"
+#include "sextant/v1/capture.pb.h"
 
 namespace sextant {
 
-// OPEN --Bind--> ATTACHED --Seal--> SEALED --all positions in--> COMPLETE; any but COMPLETE --End--> INCOMPLETE (kept).
-// A position: absent --Store--> WAITING --Lease--> LEASED --Finish--> DONE or FAILED, LEASED --Unlease--> WAITING;
-// a kept position that the lens does not decode is STORED. Not thread-safe.
+// OPEN --Bind--> ATTACHED --Seal--> SEALED --all positions in--> COMPLETE; any but COMPLETE --End-->
+// INCOMPLETE (kept). A position: absent --Store--> WAITING --Lease--> LEASED --Finish--> DONE or FAILED,
+// LEASED --Unlease--> WAITING; a kept position that the lens does not decode is STORED. Not thread-safe.
 class CaptureRecord {
  public:
   enum class State { kOpen, kAttached, kSealed, kComplete, kIncomplete };
@@ -52,7 +52,8 @@ class CaptureRecord {
   struct RankSequence {
     // All chunks before it are stored: what is acknowledged.
     int64_t next = 0;
-    // The chunk expected on this stream: past `next` by the parts received of a position that is not whole yet.
+    // The chunk expected on this stream: past `next` by the parts received of a position that is not whole
+    // yet.
     int64_t expected = 0;
     // That position's parts, joined.
     std::string parts;
@@ -73,8 +74,8 @@ class CaptureRecord {
   void ForgetParts(int32_t rank);
   // Checks what does not depend on earlier chunks. INVALID_ARGUMENT with a reason for Gone.
   absl::Status CheckChunk(const sextant::internal::v1::Chunk& chunk) const;
-  // Takes the chunk that was expected of `rank`; kept rows are in the spool on return. How many positions came whole.
-  // INVALID_ARGUMENT when it breaks the protocol; the spool's errors, and nothing was taken.
+  // Takes the chunk that was expected of `rank`; kept rows are in the spool on return. How many positions
+  // came whole. INVALID_ARGUMENT when it breaks the protocol; the spool's errors, and nothing was taken.
   absl::StatusOr<int> Take(int32_t rank, sextant::internal::v1::Chunk&& chunk, absl::Time now);
   // The leader's count. INVALID_ARGUMENT when it breaks the protocol.
   absl::Status Seal(int32_t position_count, int32_t lens_position_count);
@@ -98,8 +99,8 @@ class CaptureRecord {
   void Lease(int32_t position, int64_t lease);
   // A lease of the position has ended without a result.
   void Unlease(int32_t position);
-  // The position's readings are in, or will never be: logs them and frees the row. On error nothing has changed.
-  // REQUIRES: the position is WAITING or LEASED, or the policy lets it be finished twice.
+  // The position's readings are in, or will never be: logs them and frees the row. On error nothing has
+  // changed. REQUIRES: the position is WAITING or LEASED, or the policy lets it be finished twice.
   absl::Status Finish(int32_t position, const sextant::v1::Readings& readings, bool failed);
   // Nothing will be added to the log.
   bool LogIsFinal() const;
@@ -133,8 +134,8 @@ class CaptureRecord {
   absl::Time OldestWaiting() const;
 
  private:
-  absl::StatusOr<int> Store(int32_t rank, const sextant::internal::v1::Chunk& chunk, absl::string_view payloads,
-                            absl::Time now);
+  absl::StatusOr<int> Store(int32_t rank, const sextant::internal::v1::Chunk& chunk,
+                            absl::string_view payloads, absl::Time now);
   void Add(int32_t position, int32_t target_id, bool lens, int64_t slot, std::string payload, absl::Time now);
   absl::Status AppendEnd(absl::string_view reason);
   void CloseLens();

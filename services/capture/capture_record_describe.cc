@@ -79,7 +79,8 @@ absl::Status CaptureRecord::Replay(const std::vector<RecoveredCapture::Record>& 
       case SpoolRecord::kRows: {
         const SpoolRows& rows = record.rows();
         for (int i = 0; i < rows.positions_size(); ++i) {
-          if (rows.target_ids_size() <= i || rows.lens_size() <= i || positions_.contains(rows.positions(i))) {
+          if (rows.target_ids_size() <= i || rows.lens_size() <= i ||
+              positions_.contains(rows.positions(i))) {
             return SpoolCorruptError(id_.hex(), "a record of rows contradicts itself or an earlier one");
           }
           Add(rows.positions(i), rows.target_ids(i), rows.lens(i), rows.first_slot() + i, "", now);

@@ -10,9 +10,7 @@
 namespace sextant {
 
 CreditPool::CreditPool(int64_t budget_bytes, const ProtocolPolicy& policy)
-    : budget_bytes_(budget_bytes),
-      floors_bytes_(budget_bytes / 2),
-      policy_(policy) {}
+    : budget_bytes_(budget_bytes), floors_bytes_(budget_bytes / 2), policy_(policy) {}
 
 absl::Status CreditPool::Open(const CaptureId& id, int64_t position_bytes, int64_t max_positions) {
   if (position_bytes > floors_bytes_) return PositionTooBigError(position_bytes, floors_bytes_);

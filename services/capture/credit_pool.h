@@ -11,10 +11,10 @@
 
 namespace sextant {
 
-// Credit exists here only: a capture's outstanding credit is what it was granted less what was freed. Half of the
-// budget is floors: every open capture reserves one position of it, so a capture with nothing outstanding is always
-// granted one. What is above floors, the other half, is lent round robin. Grants are running totals of whole
-// positions. Not thread-safe.
+// Credit exists here only: a capture's outstanding credit is what it was granted less what was freed. Half of
+// the budget is floors: every open capture reserves one position of it, so a capture with nothing outstanding
+// is always granted one. What is above floors, the other half, is lent round robin. Grants are running totals
+// of whole positions. Not thread-safe.
 class CreditPool {
  public:
   CreditPool(int64_t budget_bytes, const ProtocolPolicy& policy);

@@ -44,16 +44,18 @@ absl::Status CaptureDiskError(int64_t wanted_bytes, int64_t left_bytes) {
                    absl::Seconds(5));
 }
 absl::Status CaptureNotFoundError(const CaptureId& id) {
-  return MakeError(StatusCode::kNotFound, "CAPTURE_NOT_FOUND",
-                   absl::StrCat("no capture ", id.hex(), ": it was closed, deleted or expired, or never opened"));
+  return MakeError(
+      StatusCode::kNotFound, "CAPTURE_NOT_FOUND",
+      absl::StrCat("no capture ", id.hex(), ": it was closed, deleted or expired, or never opened"));
 }
 absl::Status CaptureExistsError(const CaptureId& id) {
   return MakeError(StatusCode::kAlreadyExists, "CAPTURE_EXISTS",
                    absl::StrCat("capture ", id.hex(), " exists: every attempt needs a new id"));
 }
 absl::Status CaptureOpenError(const CaptureId& id) {
-  return MakeError(StatusCode::kFailedPrecondition, "CAPTURE_OPEN",
-                   absl::StrCat("capture ", id.hex(), " is being written: cancel its generation or wait for it"));
+  return MakeError(
+      StatusCode::kFailedPrecondition, "CAPTURE_OPEN",
+      absl::StrCat("capture ", id.hex(), " is being written: cancel its generation or wait for it"));
 }
 absl::Status NotKeptError(const CaptureId& id) {
   return MakeError(StatusCode::kFailedPrecondition, "CAPTURE_NOT_KEPT",
@@ -94,13 +96,13 @@ absl::Status ChunkCorruptError(int64_t seq) {
                    absl::StrCat("chunk ", seq, " does not match its checksum: connect again and resend it"));
 }
 absl::Status ReaderTooSlowError(absl::Duration deadline) {
-  return MakeError(
-      StatusCode::kDeadlineExceeded, "READ_DEADLINE",
-      absl::StrCat("nothing was taken for ", absl::FormatDuration(deadline), ": read on from where it stopped"));
+  return MakeError(StatusCode::kDeadlineExceeded, "READ_DEADLINE",
+                   absl::StrCat("nothing was taken for ", absl::FormatDuration(deadline),
+                                ": read on from where it stopped"));
 }
 absl::Status DrainingError() {
-  return MakeError(StatusCode::kUnavailable, "DRAINING", "the capture service is shutting down: connect again",
-                   kRetryAfter);
+  return MakeError(StatusCode::kUnavailable, "DRAINING",
+                   "the capture service is shutting down: connect again", kRetryAfter);
 }
 absl::Status SpoolError(absl::string_view operation, absl::string_view path, int system_error) {
   const bool full = system_error == ENOSPC || system_error == EDQUOT;

@@ -11,8 +11,8 @@
 
 namespace sextant {
 
-// Cuts payloads down to the rows that the lens reports and the final row; the scales go along only where the lens uses
-// them. Immutable.
+// Cuts payloads down to the rows that the lens reports and the final row; the scales go along only where the
+// lens uses them. Immutable.
 class LeaseLayout {
  public:
   // REQUIRES: ValidateCaptureSpec(spec) and spec.has_lens().

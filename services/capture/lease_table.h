@@ -8,9 +8,9 @@
 #include "absl/container/btree_map.h"
 #include "absl/container/btree_set.h"
 #include "absl/time/time.h"
-#include "sextant/internal/v1/capture.pb.h"
 #include "services/capture/capture_id.h"
 #include "services/capture/rank_streams.h"
+#include "sextant/internal/v1/capture.pb.h"
 
 namespace sextant {
 
@@ -21,9 +21,9 @@ struct Lease {
   StreamId decoder = 0;
   CaptureId capture;
   // Those without a result so far.
-  absl::btree_set<int32_t> positions;
+  absl::btree_set<int32_t> positions = {};
   int64_t position_bytes = 0;
-  absl::Time expires;
+  absl::Time expires = absl::InfiniteFuture();
   // The positions may be leased to others as well. The decoder still works on them, and holds them.
   bool expired = false;
 };

@@ -8,7 +8,8 @@
 namespace sextant {
 
 struct CaptureOptions {
-  // Transient rows held, waiting or leased. Half of it is floors: one position of every open transient capture.
+  // Transient rows held, waiting or leased. Half of it is floors: one position of every open transient
+  // capture.
   int64_t budget_bytes = int64_t{512} << 20;
   // Readings of transient captures, reserved in full when a capture is opened.
   int64_t readings_budget_bytes = int64_t{256} << 20;

@@ -3,17 +3,20 @@
 
 namespace sextant {
 
-// Every default is the protocol; a service never sets anything else. Each rule closes a hole in which rows, credit
-// or readings are lost, repeated or kept for ever; protocol_test.cc brings the holes back and finds them.
+// Every default is the protocol; a service never sets anything else. Each rule closes a hole in which rows,
+// credit or readings are lost, repeated or kept for ever; protocol_test.cc brings the holes back and finds
+// them.
 struct ProtocolPolicy {
-  // Messages of a capture that is unknown or closed are answered Gone. Otherwise a resent chunk waits for ever.
+  // Messages of a capture that is unknown or closed are answered Gone. Otherwise a resent chunk waits for
+  // ever.
   bool answer_gone = true;
-  // Results of positions that are DONE or FAILED are dropped. Otherwise an expired lease makes a reading twice.
+  // Results of positions that are DONE or FAILED are dropped. Otherwise an expired lease makes a reading
+  // twice.
   bool first_result_only = true;
   // Results of expired leases count. Otherwise a decoder slower than its lease never finishes anything.
   bool accept_late_results = true;
-  // Credit is lent in whole positions, above a floor of one position for each capture. Otherwise it is lent in
-  // fractions, first come first served, and captures that hold parts of positions wait for each other.
+  // Credit is lent in whole positions, above a floor of one position for each capture. Otherwise it is lent
+  // in fractions, first come first served, and captures that hold parts of positions wait for each other.
   bool whole_positions_and_floors = true;
   // A capture is bound to one group's epoch for ever. Otherwise a later epoch may take it over.
   bool bind_once = true;

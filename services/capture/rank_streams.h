@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,14 +19,14 @@ namespace sextant {
 // Names one stream of this process: a rank's, a decoder's, a follower's or a reader's. Never used again.
 using StreamId = int64_t;
 
-// What waits for one capture on one rank's stream. Only *that* something is to be said is kept, never what: totals are
-// read when they are sent, so one entry for each capture is the most that can wait.
+// What waits for one capture on one rank's stream. Only *that* something is to be said is kept, never what:
+// totals are read when they are sent, so one entry for each capture is the most that can wait.
 struct PendingReply {
   bool credit = false;
   bool ack = false;
   bool sealed = false;
-  // UPPER_SNAKE; takes the place of the others.
-  std::optional<std::string> gone;
+  // UPPER_SNAKE; unless empty, takes the place of the others.
+  std::string gone;
 };
 
 // Not thread-safe.
@@ -65,7 +64,8 @@ class RankStreams {
   Stream* Find(StreamId id);
   // The stream of rank 0 of this epoch, which carries everything for the leader; 0 if there is none.
   StreamId LeaderStream(const std::string& engine, int64_t epoch) const;
-  // What is to be said of `capture` on this stream; the caller sets its fields. REQUIRES: Find(id) != nullptr.
+  // What is to be said of `capture` on this stream; the caller sets its fields. REQUIRES: Find(id) !=
+  // nullptr.
   PendingReply& Pending(StreamId id, const CaptureId& capture);
   size_t size() const { return streams_.size(); }
   size_t engine_count() const { return engines_.size(); }

@@ -119,8 +119,9 @@ absl::StatusOr<std::unique_ptr<Spool>> Spool::Open(const std::string& data_dir, 
   OwnedFd lock(open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   if (lock.get() < 0) return SpoolError("open", lock_path, errno);
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return MakeError(absl::StatusCode::kFailedPrecondition, "DATA_DIR_IN_USE",
-                     absl::StrCat("another capture service uses ", data_dir, ": give each its own --data_dir"));
+    return MakeError(
+        absl::StatusCode::kFailedPrecondition, "DATA_DIR_IN_USE",
+        absl::StrCat("another capture service uses ", data_dir, ": give each its own --data_dir"));
   }
   const std::string captures_dir = absl::StrCat(data_dir, "/captures");
   SEXTANT_RETURN_IF_ERROR(MakeFolder(captures_dir));
@@ -134,9 +135,9 @@ absl::StatusOr<std::unique_ptr<SpooledCapture>> Spool::Create(const CaptureId& i
   SEXTANT_RETURN_IF_ERROR(MakeFolder(folder));
   SEXTANT_ASSIGN_OR_RETURN(RecordFile log, RecordFile::Create(folder + "/log"));
   SEXTANT_ASSIGN_OR_RETURN(SlotFile rows, SlotFile::Open(folder + "/rows", ShapeOf(request)));
-  auto spooled = absl::WrapUnique(new SpooledCapture(folder, std::move(log), std::move(rows),
-                                                     ReadingBytesBound(request.spec()),
-                                                     request.ByteSizeLong(), disk_));
+  auto spooled =
+      absl::WrapUnique(new SpooledCapture(folder, std::move(log), std::move(rows),
+                                          ReadingBytesBound(request.spec()), request.ByteSizeLong(), disk_));
   spooled->RemoveWhenDone();
   const int64_t lens_positions = request.spec().has_lens() ? request.max_positions() : 0;
   const int64_t wanted = spooled->ReservationFor(request.max_positions(), lens_positions);
@@ -177,9 +178,9 @@ absl::StatusOr<RecoveredCapture> Spool::RecoverOne(const CaptureId& id) {
   }
   SEXTANT_ASSIGN_OR_RETURN(SlotFile rows, SlotFile::Open(folder + "/rows", ShapeOf(request)));
   SEXTANT_ASSIGN_OR_RETURN(const int64_t slots_on_disk, rows.CountSlots());
-  recovered.spooled = absl::WrapUnique(new SpooledCapture(folder, std::move(log.file), std::move(rows),
-                                                          ReadingBytesBound(request.spec()),
-                                                          request.ByteSizeLong(), disk_));
+  recovered.spooled =
+      absl::WrapUnique(new SpooledCapture(folder, std::move(log.file), std::move(rows),
+                                          ReadingBytesBound(request.spec()), request.ByteSizeLong(), disk_));
   SpooledCapture& spooled = *recovered.spooled;
   for (size_t i = 0; i < recovered.records.size(); ++i) {
     if (!recovered.records[i].record.has_rows()) continue;

@@ -10,10 +10,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "sextant/internal/v1/capture.pb.h"
-#include "sextant/internal/v1/spool.pb.h"
 #include "services/capture/capture_id.h"
 #include "services/capture/spool_file.h"
+#include "sextant/internal/v1/capture.pb.h"
+#include "sextant/internal/v1/spool.pb.h"
 
 namespace sextant {
 
@@ -34,9 +34,9 @@ class DiskBudget {
   std::atomic<int64_t> reserved_bytes_{0};
 };
 
-// One kept capture's folder: `log` holds records (spool.proto), `rows` holds payloads in slots, in the order in which
-// they came. Its reservation is given back when the object goes.
-// Threads: methods that write from one at a time; reads from any at any time.
+// One kept capture's folder: `log` holds records (spool.proto), `rows` holds payloads in slots, in the order
+// in which they came. Its reservation is given back when the object goes. Threads: methods that write from
+// one at a time; reads from any at any time.
 class SpooledCapture {
  public:
   ~SpooledCapture();
@@ -100,12 +100,13 @@ struct RecoveredCapture {
   std::vector<Record> records;
 };
 
-// The data folder. Written with plain write calls and never flushed: what was acknowledged survives the death of the
-// process, not the loss of power, after which torn records are cut off and damaged rows are refused by their CRC.
+// The data folder. Written with plain write calls and never flushed: what was acknowledged survives the death
+// of the process, not the loss of power, after which torn records are cut off and damaged rows are refused by
+// their CRC.
 class Spool {
  public:
-  // Makes the folder where it does not exist. UNAVAILABLE CAPTURE_SPOOL, FAILED_PRECONDITION DATA_DIR_IN_USE when
-  // another process has it open.
+  // Makes the folder where it does not exist. UNAVAILABLE CAPTURE_SPOOL, FAILED_PRECONDITION DATA_DIR_IN_USE
+  // when another process has it open.
   static absl::StatusOr<std::unique_ptr<Spool>> Open(const std::string& data_dir, int64_t disk_budget_bytes);
 
   // Reserves disk for the whole capture and writes its first record. RESOURCE_EXHAUSTED CAPTURE_DISK or
@@ -113,14 +114,16 @@ class Spool {
   absl::StatusOr<std::unique_ptr<SpooledCapture>> Create(
       const CaptureId& id, const sextant::internal::v1::OpenCaptureRequest& request, int64_t create_time_ns);
 
-  // What is there from before. Folders that do not read are left alone and logged; deleted captures are removed.
+  // What is there from before. Folders that do not read are left alone and logged; deleted captures are
+  // removed.
   std::vector<RecoveredCapture> Recover();
 
   const DiskBudget& disk() const { return *disk_; }
 
  private:
   Spool(std::string captures_dir, OwnedFd lock, int64_t disk_budget_bytes)
-      : captures_dir_(std::move(captures_dir)), lock_(std::move(lock)),
+      : captures_dir_(std::move(captures_dir)),
+        lock_(std::move(lock)),
         disk_(std::make_shared<DiskBudget>(disk_budget_bytes)) {}
   // Null `spooled`: an Open that was never answered, removed.
   absl::StatusOr<RecoveredCapture> RecoverOne(const CaptureId& id);

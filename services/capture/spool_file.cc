@@ -120,7 +120,8 @@ absl::StatusOr<int64_t> RecordFile::Append(absl::string_view payload) {
   PutU32(Crc32(payload), record);
   record.append(payload.data(), payload.size());
   if (const absl::Status status = WriteAll(fd_.get(), path_, record, size_); !status.ok()) {
-    // Best effort: a tail that stays is cut off by its checksum when the file is opened again, or overwritten here.
+    // Best effort: a tail that stays is cut off by its checksum when the file is opened again, or overwritten
+    // here.
     if (ftruncate(fd_.get(), size_) != 0) return status;
     return status;
   }

@@ -49,7 +49,8 @@ class RecordFile {
   int64_t size() const { return size_; }
 
  private:
-  RecordFile(OwnedFd fd, std::string path, int64_t size) : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
+  RecordFile(OwnedFd fd, std::string path, int64_t size)
+      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
   OwnedFd fd_;
   std::string path_;
   int64_t size_;
