@@ -14,16 +14,16 @@ namespace sextant {
 
 // What a rank tells the leader; each word is a running total, so that only the newest value matters.
 enum class ReportWord {
-  // Bytes of this rank's capture ring that were freed.
-  kReleasedBytes,
-  // Last step whose work has been queued by this rank.
-  kStep,
+  // 1 when this rank has loaded its share of the model.
+  kReady,
+  // Slots of this rank's capture ring that were freed.
+  kReleasedSlots,
 };
 constexpr int kReportWordCount = 2;
 
 // Rank 0 broadcasts, the others receive, all in the same order. An abort or a peer that does not keep up ends
 // a call with UNAVAILABLE GROUP_LOST or DEADLINE_EXCEEDED STEP_DEADLINE, and the channel is dead from then
-// on. Threads: Broadcast and Receive by one thread; Report, Reported and Abort by any.
+// on. Threads: Broadcast and Receive by one thread; Report, Reported, Abort and aborted by any.
 class PlanChannel {
  public:
   virtual ~PlanChannel() = default;
@@ -45,6 +45,8 @@ class PlanChannel {
 
   // Makes every rank's present and later calls fail soon.
   virtual void Abort() = 0;
+  // Whether somebody has.
+  virtual bool aborted() const = 0;
 };
 
 }  // namespace sextant

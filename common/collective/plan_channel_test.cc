@@ -49,14 +49,14 @@ TEST_P(PlanChannelTest, LeaderSeesReports) {
   RunGroup(GetParam(), 2, [](GroupMemory& memory, int rank) -> std::string {
     ShmPlanChannel channel(memory, rank);
     if (rank == 1) {
-      channel.Report(ReportWord::kReleasedBytes, 1'000'000'000'000);
-      channel.Report(ReportWord::kStep, 7);
+      channel.Report(ReportWord::kReleasedSlots, 1'000'000'000'000);
+      channel.Report(ReportWord::kReady, 7);
       return channel.Receive(kLong).status().ToString() == "OK" ? "" : "not received";
     }
     const absl::Time deadline = absl::Now() + kLong;
-    while (channel.Reported(1, ReportWord::kStep) != 7 && absl::Now() < deadline) std::this_thread::yield();
-    if (channel.Reported(1, ReportWord::kReleasedBytes) != 1'000'000'000'000) return "wrong released bytes";
-    if (channel.Reported(0, ReportWord::kStep) != 0) return "own word changed";
+    while (channel.Reported(1, ReportWord::kReady) != 7 && absl::Now() < deadline) std::this_thread::yield();
+    if (channel.Reported(1, ReportWord::kReleasedSlots) != 1'000'000'000'000) return "wrong released bytes";
+    if (channel.Reported(0, ReportWord::kReady) != 0) return "own word changed";
     return channel.Broadcast("done", kLong).ok() ? "" : "not sent";
   });
 }

@@ -31,7 +31,7 @@ absl::Status ShmPlanChannel::Wait(SharedFlag& flag, uint32_t target, absl::Durat
 
 absl::Status ShmPlanChannel::Broadcast(absl::string_view bytes, absl::Duration timeout) {
   SEXTANT_CHECK_EQ(rank_, 0);
-  if (memory_.abort_flag().load(std::memory_order_acquire) != 0) return GroupLostError();
+  if (aborted()) return GroupLostError();
   if (size() == 1) return absl::OkStatus();
   const uint64_t total = bytes.size();
   bool first = true;

@@ -23,6 +23,7 @@ class ShmPlanChannel final : public PlanChannel {
   void Report(ReportWord word, int64_t value) override;
   int64_t Reported(int rank, ReportWord word) const override;
   void Abort() override { memory_.Abort(); }
+  bool aborted() const override { return memory_.abort_flag().load(std::memory_order_acquire) != 0; }
 
  private:
   absl::Status Wait(SharedFlag& flag, uint32_t target, absl::Duration timeout);
