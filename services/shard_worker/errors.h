@@ -1,0 +1,79 @@
+// Every error the shard worker answers with.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "common/base/error.h"
+
+namespace sextant::worker_errors {
+
+// ---- the request
+
+inline absl::Status InvalidRequest(absl::string_view reason, absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, reason, message);
+}
+
+inline absl::Status TooManyPositions(int64_t asked, int64_t limit) {
+  return InvalidRequest("TOO_MANY_POSITIONS", absl::StrCat("prompt and max_new_tokens make ", asked,
+                                                           " positions; this engine holds ", limit,
+                                                           " a sequence: shorten one of them"));
+}
+
+inline absl::Status PositionTooBig(int64_t bytes, int64_t limit) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "POSITION_TOO_BIG",
+                   absl::StrCat("one position of this capture is ", bytes, " bytes, a rank's ring holds ",
+                                limit, ": ask for fewer sites or layers, or raise --ring_mb"));
+}
+
+inline absl::Status QueueFull(int64_t waiting) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
+                   absl::StrCat(waiting, " requests are waiting already; try again later"), absl::Seconds(1));
+}
+
+// ---- the capture service
+
+inline absl::Status CaptureServiceLimit(absl::string_view in_use) {
+  return MakeError(absl::StatusCode::kFailedPrecondition, "CAPTURE_SERVICE_LIMIT",
+                   absl::StrCat("this engine's ring serves the capture service at ", in_use,
+                                " until its captures have ended"));
+}
+
+inline absl::Status CaptureStalled(absl::Duration waited) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "CAPTURE_STALLED",
+                   absl::StrCat("no room for captured rows for ", absl::FormatDuration(waited),
+                                ": start more lens decoders, or raise the capture budget"),
+                   absl::Seconds(5));
+}
+
+inline absl::Status CaptureUnreachable(absl::string_view address) {
+  return MakeError(absl::StatusCode::kUnavailable, "CAPTURE_UNREACHABLE",
+                   absl::StrCat("the capture service at ", address, " cannot be reached"), absl::Seconds(1));
+}
+
+inline absl::Status CaptureLost(absl::string_view reason) {
+  return MakeError(
+      absl::StatusCode::kUnavailable, "CAPTURE_LOST",
+      absl::StrCat("the capture service no longer knows this capture (", reason, "); try again"));
+}
+
+// ---- the group
+
+inline absl::Status Loading() {
+  return MakeError(absl::StatusCode::kUnavailable, "LOADING", "the model is being loaded; try again",
+                   absl::Seconds(1));
+}
+
+inline absl::Status Draining() {
+  return MakeError(absl::StatusCode::kUnavailable, "DRAINING",
+                   "this worker is shutting down; try another one");
+}
+
+inline absl::Status Cancelled() {
+  return MakeError(absl::StatusCode::kCancelled, "CANCELLED", "the call was cancelled");
+}
+
+}  // namespace sextant::worker_errors
