@@ -1,0 +1,122 @@
+// Defines and checks the shard worker's flags.
+#include "services/shard_worker/config.h"
+
+#include <algorithm>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/error.h"
+#include "common/base/flags.h"
+#include "common/collective/group_memory.h"
+
+ABSL_FLAG(std::string, model, "", "Required. Hugging Face folder or .gguf file.");
+ABSL_FLAG(std::string, engine, "", "Name of this engine among others. Default: the model's file name.");
+ABSL_FLAG(int, ranks, 1, "Processes that share the model, one a device.");
+ABSL_FLAG(std::string, dtype, "bfloat16", "Of matrices, KV cache and recorded rows: bfloat16 or float32.");
+ABSL_FLAG(int, port, 7710, "Port for gRPC. 0 lets the system choose.");
+ABSL_FLAG(int, http_port, 8711,
+          "Port for /metrics, /livez and /readyz of rank 0; rank r has this + r. 0 lets the system choose.");
+ABSL_FLAG(int, max_batch_rows, 512, "Positions run in one step, of all sequences together.");
+ABSL_FLAG(int, max_sequences, 32, "Sequences that run at a time.");
+ABSL_FLAG(int, max_queued, 256, "Requests that wait at most; more are answered QUEUE_FULL.");
+ABSL_FLAG(int, max_position_count, 0,
+          "Longest sequence, prompt and generated. 0: the model's context, at most 8192.");
+ABSL_FLAG(int, kv_block_size, 16, "Positions of one KV block.");
+ABSL_FLAG(int, kv_blocks, 0, "KV blocks in all. 0: as many as --kv_cache_mb holds.");
+ABSL_FLAG(int64_t, kv_cache_mb, 256, "Memory of each rank for keys and values, MiB.");
+ABSL_FLAG(int64_t, ring_mb, 64,
+          "Memory of each rank for recorded rows that the capture service has not got yet, MiB.");
+ABSL_FLAG(std::string, digest_cache_dir, "",
+          "Folder in which digests of model files are remembered. Empty: computed at each start.");
+ABSL_FLAG(
+    absl::Duration, step_deadline, absl::Seconds(30),
+    "A rank that does not take its part in a step within this time is lost, and the group starts anew.");
+ABSL_FLAG(
+    absl::Duration, capture_stall_timeout, absl::Seconds(30),
+    "A request that waits for the capture service for so long ends CAPTURE_STALLED or CAPTURE_UNREACHABLE.");
+ABSL_FLAG(absl::Duration, drain, absl::Seconds(10),
+          "How long requests under way may take to end after SIGTERM.");
+
+ABSL_FLAG(int, rank, -1, "Internal: set by the supervisor.");
+ABSL_FLAG(int, group_fd, -1, "Internal: set by the supervisor.");
+ABSL_FLAG(int64_t, epoch, 0, "Internal: set by the supervisor.");
+ABSL_FLAG(int64_t, restarts, 0, "Internal: set by the supervisor.");
+
+namespace sextant {
+namespace {
+
+absl::Status Invalid(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "FLAG_INVALID", message);
+}
+
+// "model.gguf" of "/some/where/model.gguf" and of "/some/where/model.gguf/".
+std::string LastName(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path.substr(path.find_last_of('/') + 1);
+}
+
+absl::Status Check(const WorkerConfig& config) {
+  if (config.model.empty()) return Invalid("--model is required: a Hugging Face folder or a .gguf file");
+  if (config.rank_count < 1 || config.rank_count > GroupMemory::kMaxRanks) {
+    return Invalid(absl::StrCat("--ranks must be 1 to ", GroupMemory::kMaxRanks));
+  }
+  if (config.port < 0 || config.port > 65535) return Invalid("--port must be 0 to 65535");
+  if (config.http_port < 0 || config.http_port + config.rank_count > 65536) {
+    return Invalid("--http_port, and one for each further rank, must be 0 to 65535");
+  }
+  if (config.max_sequences < 1 || config.max_sequences > 4096)
+    return Invalid("--max_sequences must be 1 to 4096");
+  if (config.max_batch_rows < config.max_sequences || config.max_batch_rows > 65536) {
+    return Invalid("--max_batch_rows must be --max_sequences to 65536");
+  }
+  if (config.max_queued < 1) return Invalid("--max_queued must be at least 1");
+  if (config.max_position_count < 0) return Invalid("--max_position_count must not be negative");
+  if (config.kv_block_size < 1 || config.kv_block_size > 1024)
+    return Invalid("--kv_block_size must be 1 to 1024");
+  if (config.kv_block_count < 0) return Invalid("--kv_blocks must not be negative");
+  if (config.kv_cache_bytes < (1 << 20)) return Invalid("--kv_cache_mb must be at least 1");
+  if (config.ring_bytes < (1 << 20)) return Invalid("--ring_mb must be at least 1");
+  if (config.step_deadline <= absl::ZeroDuration() || config.capture_stall_timeout <= absl::ZeroDuration()) {
+    return Invalid("--step_deadline and --capture_stall_timeout must be positive");
+  }
+  if (config.drain < absl::ZeroDuration()) return Invalid("--drain must not be negative");
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<WorkerConfig> ConfigFromFlags() {
+  WorkerConfig config;
+  config.host = absl::GetFlag(FLAGS_host);
+  config.port = absl::GetFlag(FLAGS_port);
+  config.http_port = absl::GetFlag(FLAGS_http_port);
+  config.model = absl::GetFlag(FLAGS_model);
+  config.engine = absl::GetFlag(FLAGS_engine);
+  if (config.engine.empty()) config.engine = LastName(config.model);
+  config.rank_count = absl::GetFlag(FLAGS_ranks);
+  config.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
+  config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  config.max_queued = absl::GetFlag(FLAGS_max_queued);
+  config.max_position_count = absl::GetFlag(FLAGS_max_position_count);
+  config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
+  config.kv_block_count = absl::GetFlag(FLAGS_kv_blocks);
+  constexpr int64_t kMostMegabytes = int64_t{1} << 30;
+  config.kv_cache_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_kv_cache_mb), 0, kMostMegabytes) << 20;
+  config.ring_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_ring_mb), 0, kMostMegabytes) << 20;
+  config.digest_cache_dir = absl::GetFlag(FLAGS_digest_cache_dir);
+  config.step_deadline = absl::GetFlag(FLAGS_step_deadline);
+  config.capture_stall_timeout = absl::GetFlag(FLAGS_capture_stall_timeout);
+  config.drain = absl::GetFlag(FLAGS_drain);
+  config.rank = absl::GetFlag(FLAGS_rank);
+  config.group_fd = absl::GetFlag(FLAGS_group_fd);
+  config.epoch = absl::GetFlag(FLAGS_epoch);
+  config.restart_count = absl::GetFlag(FLAGS_restarts);
+  const std::string dtype = absl::GetFlag(FLAGS_dtype);
+  if (dtype != "bfloat16" && dtype != "float32") return Invalid("--dtype must be bfloat16 or float32");
+  config.dtype = dtype == "float32" ? DType::kF32 : DType::kBF16;
+  if (absl::Status status = Check(config); !status.ok()) return status;
+  return config;
+}
+
+}  // namespace sextant

@@ -1,0 +1,44 @@
+// The shard worker's flags.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "kernels/dtype.h"
+
+namespace sextant {
+
+struct WorkerConfig {
+  std::string host;
+  int port = 0;
+  int http_port = 0;
+  std::string model;
+  std::string engine;
+  DType dtype = DType::kBF16;
+  int rank_count = 1;
+  int max_batch_rows = 0;
+  int max_sequences = 0;
+  int max_queued = 0;
+  int max_position_count = 0;  // 0: the model's, at most 8192
+  int kv_block_size = 16;
+  int kv_block_count = 0;  // 0: as kv_cache_bytes says
+  int64_t kv_cache_bytes = 0;
+  int64_t ring_bytes = 0;
+  std::string digest_cache_dir;
+  absl::Duration step_deadline;
+  absl::Duration capture_stall_timeout;
+  absl::Duration drain;
+
+  // Set by the supervisor for its ranks; rank -1 is the supervisor itself.
+  int rank = -1;
+  int group_fd = -1;
+  int64_t epoch = 0;
+  int64_t restart_count = 0;
+};
+
+// INVALID_ARGUMENT / FLAG_INVALID.
+absl::StatusOr<WorkerConfig> ConfigFromFlags();
+
+}  // namespace sextant

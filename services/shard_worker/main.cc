@@ -1,0 +1,47 @@
+// The shard worker: a supervisor that runs a group of rank processes, and those processes themselves.
+#include <string>
+#include <vector>
+
+#include "common/base/flags.h"
+#include "common/base/log.h"
+#include "kernels/status_macros.h"
+#include "services/shard_worker/config.h"
+#include "services/shard_worker/rank_process.h"
+#include "services/shard_worker/supervisor.h"
+
+namespace sextant {
+namespace {
+
+absl::Status Supervise(const WorkerConfig& config, std::vector<std::string> arguments,
+                       ShutdownSignal& shutdown) {
+  SupervisorOptions options;
+  options.rank_count = config.rank_count;
+  options.program = "/proc/self/exe";
+  options.arguments = std::move(arguments);
+  options.drain = config.drain + absl::Seconds(5);
+  return Supervisor(std::move(options), shutdown).Run();
+}
+
+}  // namespace
+}  // namespace sextant
+
+int main(int argc, char** argv) {
+  sextant::ShutdownSignal shutdown;
+  const std::vector<std::string> arguments(argv + 1, argv + argc);
+  absl::Status status = sextant::ParseFlags(
+      argc, argv, "shard_worker",
+      "Sextant's shard worker: one model replica, tensor-parallel over --ranks processes.");
+  absl::StatusOr<sextant::WorkerConfig> config =
+      status.ok() ? sextant::ConfigFromFlags() : absl::StatusOr<sextant::WorkerConfig>(status);
+  bool refused = true;
+  if (config.ok()) {
+    const bool is_rank = config->rank >= 0;
+    status = is_rank ? sextant::RunRank(*config, shutdown) : sextant::Supervise(*config, arguments, shutdown);
+    refused = is_rank && sextant::RankRefused(status);
+  } else {
+    status = config.status();
+  }
+  if (status.ok()) return 0;
+  sextant::LogError("ended", {{"status", status}});
+  return refused ? sextant::kExitRefused : 1;
+}

@@ -1,0 +1,197 @@
+// Implements the supervisor.
+#include "services/shard_worker/supervisor.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "kernels/check.h"
+#include "kernels/status_macros.h"
+
+namespace sextant {
+namespace {
+
+sigset_t ChildSignal() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  return set;
+}
+
+// In words for the log: how a process ended.
+std::string Ending(int status) {
+  if (WIFSIGNALED(status)) return absl::StrCat("signal ", WTERMSIG(status));
+  return absl::StrCat("exit status ", WEXITSTATUS(status));
+}
+
+}  // namespace
+
+Supervisor::Supervisor(SupervisorOptions options, ShutdownSignal& shutdown)
+    : options_(std::move(options)), shutdown_(shutdown) {
+  const sigset_t set = ChildSignal();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  child_signal_fd_ = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  SEXTANT_CHECK_LE(0, child_signal_fd_);
+}
+
+Supervisor::~Supervisor() {
+  KillAll();
+  close(child_signal_fd_);
+}
+
+absl::Status Supervisor::Run() {
+  absl::Duration backoff = options_.first_backoff;
+  while (true) {
+    // A clock set back must not make a new group look older than the last one.
+    epoch_ = std::max(absl::ToUnixMillis(absl::Now()), epoch_ + 1);
+    const absl::Time start = absl::Now();
+    SEXTANT_RETURN_IF_ERROR(StartRanks());
+    switch (WaitForRanks()) {
+      case Outcome::kDrained:
+        return absl::OkStatus();
+      case Outcome::kRefused:
+        return MakeError(absl::StatusCode::kInternal, "RANKS_REFUSED",
+                         "the ranks cannot serve; their logs say why");
+      case Outcome::kLost:
+        break;
+    }
+    if (absl::Now() - start >= options_.settled) backoff = options_.first_backoff;
+    ++restart_count_;
+    LogWarning("starting the group again",
+               {{"restarts", restart_count_}, {"backoff", absl::FormatDuration(backoff)}});
+    const absl::Time until = absl::Now() + backoff;
+    while (!asked_to_end_ && absl::Now() < until) WaitForEvent(until - absl::Now());
+    if (asked_to_end_) return absl::OkStatus();
+    backoff = std::min(backoff * 2, options_.longest_backoff);
+  }
+}
+
+absl::Status Supervisor::StartRanks() {
+  SEXTANT_ASSIGN_OR_RETURN(memory_, GroupMemory::Create(options_.rank_count));
+  children_.assign(options_.rank_count, Child());
+  for (int rank = 0; rank < options_.rank_count; ++rank) {
+    const absl::StatusOr<pid_t> pid = StartRank(rank);
+    if (!pid.ok()) {
+      KillAll();
+      return pid.status();
+    }
+    children_[rank] = {*pid, true};
+  }
+  LogInfo("started a group", {{"ranks", options_.rank_count}, {"epoch", epoch_}});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
+  std::vector<std::string> arguments = {options_.program};
+  arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
+  arguments.push_back(absl::StrCat("--rank=", rank));
+  arguments.push_back(absl::StrCat("--epoch=", epoch_));
+  arguments.push_back(absl::StrCat("--group_fd=", memory_->fd()));
+  arguments.push_back(absl::StrCat("--restarts=", restart_count_));
+  std::vector<char*> argv;
+  for (std::string& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child < 0) {
+    return MakeError(absl::StatusCode::kResourceExhausted, "FORK_FAILED",
+                     absl::StrCat("cannot start a rank: ", std::strerror(errno)));
+  }
+  if (child != 0) return child;
+  // Only calls that are safe between fork and exec from here on.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+  const sigset_t set = ChildSignal();
+  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  fcntl(memory_->fd(), F_SETFD, 0);
+  execv(argv[0], argv.data());
+  _exit(127);
+}
+
+Supervisor::Outcome Supervisor::WaitForRanks() {
+  refused_ = false;
+  while (true) {
+    WaitForEvent(absl::InfiniteDuration());
+    if (asked_to_end_) {
+      LogInfo("draining; a second signal ends at once");
+      shutdown_.ExitOnNext();
+      if (children_[0].alive) kill(children_[0].pid, SIGTERM);
+      EndAll(options_.drain);
+      return Outcome::kDrained;
+    }
+    Reap();
+    if (std::all_of(children_.begin(), children_.end(), [](const Child& child) { return child.alive; }))
+      continue;
+    // Those that are left cannot go on; they end their calls with a reason, then themselves.
+    memory_->Abort();
+    EndAll(options_.farewell);
+    return refused_ ? Outcome::kRefused : Outcome::kLost;
+  }
+}
+
+void Supervisor::WaitForEvent(absl::Duration timeout) {
+  pollfd fds[2] = {{shutdown_.fd(), POLLIN, 0}, {child_signal_fd_, POLLIN, 0}};
+  const int milliseconds =
+      timeout == absl::InfiniteDuration()
+          ? -1
+          : static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout) + 1, 0, 60'000));
+  if (poll(fds, 2, milliseconds) <= 0) return;
+  signalfd_siginfo info;
+  while (read(child_signal_fd_, &info, sizeof info) > 0) {
+  }
+  if ((fds[0].revents & POLLIN) != 0 && shutdown_.WaitFor(absl::ZeroDuration())) asked_to_end_ = true;
+}
+
+bool Supervisor::Reap() {
+  bool lost = false;
+  for (size_t rank = 0; rank < children_.size(); ++rank) {
+    Child& child = children_[rank];
+    int status = 0;
+    if (!child.alive || waitpid(child.pid, &status, WNOHANG) != child.pid) continue;
+    child.alive = false;
+    lost |= status != 0;
+    if (WIFEXITED(status) && WEXITSTATUS(status) == kExitRefused) refused_ = true;
+    if (status != 0)
+      LogWarning("a rank ended", {{"rank", rank}, {"pid", child.pid}, {"how", Ending(status)}});
+  }
+  return lost;
+}
+
+bool Supervisor::AnyAlive() const {
+  return std::any_of(children_.begin(), children_.end(), [](const Child& child) { return child.alive; });
+}
+
+void Supervisor::EndAll(absl::Duration grace) {
+  const absl::Time deadline = absl::Now() + grace;
+  while (AnyAlive() && absl::Now() < deadline) {
+    // A rank that is lost while draining keeps the others from ending.
+    if (Reap()) memory_->Abort();
+    if (AnyAlive()) WaitForEvent(std::min(deadline - absl::Now(), absl::Seconds(1)));
+  }
+  KillAll();
+}
+
+void Supervisor::KillAll() {
+  for (Child& child : children_) {
+    if (!child.alive) continue;
+    kill(child.pid, SIGKILL);
+    waitpid(child.pid, nullptr, 0);
+    child.alive = false;
+  }
+}
+
+}  // namespace sextant
