@@ -1,0 +1,64 @@
+// The lens decoder's flags.
+#include "services/lens_decoder/config.h"
+
+#include <unistd.h>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/base/flags.h"
+
+ABSL_FLAG(std::string, capture, "127.0.0.1:7720", "Address of the capture service whose rows are decoded.");
+ABSL_FLAG(std::string, model, "",
+          "Required. Folder or .gguf file of the model; only its final norm and head are loaded.");
+ABSL_FLAG(std::string, dtype, "bfloat16", "Numbers of the head's products: bfloat16 or float32.");
+ABSL_FLAG(int, threads, 1,
+          "Streams to the capture service, each decoding on a thread of its own. They share the head.");
+ABSL_FLAG(int, want_mb, 16,
+          "MiB of rows that each stream holds at a time: what is decoded and what waits for it.");
+ABSL_FLAG(int, max_batch_rows, 1024, "Rows decoded together, unless one position has more.");
+ABSL_FLAG(int, http_port, 8740, "Port for /metrics, /livez and /readyz. 0 lets the system choose.");
+ABSL_FLAG(std::string, name, "",
+          "Name of this decoder in the capture service's logs. Empty: host name and process id.");
+
+namespace sextant {
+namespace {
+
+std::string DefaultName() {
+  char host[256] = "";
+  if (gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  return absl::StrCat(host, "-", getpid());
+}
+
+}  // namespace
+
+absl::StatusOr<DecoderConfig> ConfigFromFlags() {
+  const auto invalid = [](absl::string_view message) {
+    return MakeError(absl::StatusCode::kInvalidArgument, "FLAG_INVALID", message);
+  };
+  DecoderConfig config;
+  config.host = absl::GetFlag(FLAGS_host);
+  config.http_port = absl::GetFlag(FLAGS_http_port);
+  config.capture = absl::GetFlag(FLAGS_capture);
+  config.model = absl::GetFlag(FLAGS_model);
+  config.threads = absl::GetFlag(FLAGS_threads);
+  config.want_bytes = int64_t{absl::GetFlag(FLAGS_want_mb)} << 20;
+  config.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
+  config.name = absl::GetFlag(FLAGS_name).empty() ? DefaultName() : absl::GetFlag(FLAGS_name);
+  const std::string dtype = absl::GetFlag(FLAGS_dtype);
+  if (dtype != "bfloat16" && dtype != "float32") return invalid("--dtype must be bfloat16 or float32");
+  config.dtype = dtype == "float32" ? DType::kF32 : DType::kBF16;
+  if (config.model.empty())
+    return invalid("--model is required: the folder or .gguf file that the shard workers serve");
+  if (config.capture.empty())
+    return invalid("--capture must be the address of the capture service, host:port");
+  if (config.http_port < 0 || config.http_port > 65535) return invalid("--http_port must be 0 to 65535");
+  if (config.threads < 1 || config.threads > 256) return invalid("--threads must be 1 to 256");
+  if (config.want_bytes < 1 << 20 || config.want_bytes > int64_t{1} << 30)
+    return invalid("--want_mb must be 1 to 1024");
+  if (config.max_batch_rows < 1 || config.max_batch_rows > 65536)
+    return invalid("--max_batch_rows must be 1 to 65536");
+  return config;
+}
+
+}  // namespace sextant

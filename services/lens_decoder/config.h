@@ -1,0 +1,27 @@
+// The lens decoder's flags.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "kernels/dtype.h"
+
+namespace sextant {
+
+struct DecoderConfig {
+  std::string host;
+  int http_port = 0;
+  std::string capture;
+  std::string model;
+  DType dtype = DType::kBF16;
+  int threads = 1;
+  int64_t want_bytes = 0;  // of each stream
+  int max_batch_rows = 0;
+  std::string name;
+};
+
+// What the flags say. REQUIRES: ParseFlags was called. INVALID_ARGUMENT / FLAG_INVALID.
+absl::StatusOr<DecoderConfig> ConfigFromFlags();
+
+}  // namespace sextant

@@ -1,0 +1,54 @@
+// Every error of the lens decoder, by name.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "common/base/error.h"
+
+namespace sextant {
+
+// A lease that does not fit together: it is given back, and the decoder goes on.
+inline absl::Status LeaseInvalid(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "LEASE_INVALID", message);
+}
+
+// Rows of another width than the head's, or targets beyond its vocabulary: not this model's rows.
+inline absl::Status LeaseOfAnotherModel(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "LEASE_OF_ANOTHER_MODEL", message);
+}
+
+inline absl::Status LeaseTooBig(int64_t bytes, int64_t limit) {
+  return MakeError(absl::StatusCode::kInvalidArgument, "LEASE_TOO_BIG",
+                   absl::StrCat("a lease of ", bytes, " bytes, and at most ", limit, " are held"));
+}
+
+inline absl::Status CaptureUnreachable(absl::string_view address) {
+  return MakeError(absl::StatusCode::kUnavailable, "CAPTURE_UNREACHABLE",
+                   absl::StrCat("no connection to the capture service at ", address, "; is it running?"));
+}
+
+inline absl::Status CaptureSilent() {
+  return MakeError(absl::StatusCode::kUnavailable, "CAPTURE_SILENT",
+                   "the capture service does not answer the hello");
+}
+
+inline absl::Status StreamProtocol(absl::string_view message) {
+  return MakeError(absl::StatusCode::kInternal, "STREAM_PROTOCOL", message);
+}
+
+inline absl::Status Stopping() {
+  return MakeError(absl::StatusCode::kCancelled, "STOPPING", "the decoder is stopping");
+}
+
+inline absl::Status ModelLoading() {
+  return MakeError(absl::StatusCode::kUnavailable, "MODEL_LOADING", "final norm and head are being loaded");
+}
+
+inline absl::Status NotConnected() {
+  return MakeError(absl::StatusCode::kUnavailable, "NOT_CONNECTED", "not connected to the capture service");
+}
+
+}  // namespace sextant

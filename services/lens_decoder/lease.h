@@ -1,0 +1,21 @@
+// A lease whose rows have all arrived.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "sextant/internal/v1/plan.pb.h"
+
+namespace sextant {
+
+struct Lease {
+  int64_t id = 0;
+  std::string capture;  // 16 bytes
+  internal::v1::CaptureSpec spec;
+  std::vector<int32_t> positions;
+  std::vector<int32_t> target_ids;  // one of each position
+  std::string data;                 // the positions' payloads, joined
+};
+
+}  // namespace sextant

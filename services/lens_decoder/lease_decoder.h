@@ -1,0 +1,71 @@
+// Decodes leases: rows in, readings out, in batches big enough to keep the device busy.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/model/lens_head.h"
+#include "kernels/backend.h"
+#include "services/lens_decoder/lease.h"
+#include "services/lens_decoder/lens_layout.h"
+#include "sextant/v1/types.pb.h"
+
+namespace sextant {
+
+struct LeaseDecoderOptions {
+  // Rows of one batch, unless a single position has more.
+  int max_batch_rows = 1024;
+  // Readings are handed on in pieces of about this size, unless a single position's are bigger.
+  int64_t max_reading_bytes = 1 << 20;
+};
+
+// What one batch was.
+struct DecodedBatch {
+  int position_count = 0;
+  int row_count = 0;
+};
+
+// Owns a stream of the backend and the batch's memory, which grows to what leases need and stays. Threads:
+// one.
+class LeaseDecoder {
+ public:
+  // Takes the next piece of a lease's readings; a failed status ends the lease's decoding.
+  using Emit = std::function<absl::Status(v1::Readings&& readings)>;
+  // Told of each batch once its readings are known.
+  using OnBatch = std::function<void(const DecodedBatch& batch)>;
+
+  // `backend` and `head` must outlive it, and may be shared with other decoders.
+  static absl::StatusOr<std::unique_ptr<LeaseDecoder>> Make(Backend& backend, const LensHead& head,
+                                                            const LeaseDecoderOptions& options);
+
+  // Decodes all positions of the lease, in order. INVALID_ARGUMENT / LEASE_... or RESOURCE_EXHAUSTED when
+  // this lease cannot be decoded; what `emit` failed with; any other status is a fault of the device.
+  absl::Status Decode(const Lease& lease, const Emit& emit, const OnBatch& on_batch);
+
+ private:
+  LeaseDecoder(Backend& backend, const LensHead& head, const LeaseDecoderOptions& options)
+      : backend_(backend), head_(head), options_(options) {}
+  // Makes the buffers big enough for `rows` rows of this layout.
+  absl::Status Reserve(const LensLayout& layout, int64_t rows);
+  absl::Status DecodeBatch(const LensLayout& layout, const Lease& lease, size_t first, size_t count,
+                           LensBatch& batch);
+  LensOutput Output(const LensLayout& layout, int64_t rows);
+
+  Backend& backend_;
+  const LensHead& head_;
+  const LeaseDecoderOptions options_;
+  std::unique_ptr<Stream> stream_;
+  Buffer host_rows_;    // pinned, row dtype [rows, hidden_size]
+  Buffer device_rows_;  // the same on the device
+  Buffer results_;      // pinned: the arrays of LensOutput, one after the other
+  std::vector<std::vector<int32_t>> tracked_ids_;
+  std::vector<std::vector<float>> tracked_logprobs_;
+};
+
+}  // namespace sextant

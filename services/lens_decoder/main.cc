@@ -1,0 +1,132 @@
+// The lens decoder: pulls captured rows, projects them through the model's final norm and head, returns
+// readings.
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "common/base/flags.h"
+#include "common/base/log.h"
+#include "common/metrics/http_server.h"
+#include "common/model/lens_head.h"
+#include "common/model/model_digest.h"
+#include "common/rpc/channel.h"
+#include "common/rpc/shutdown_signal.h"
+#include "kernels/cpu/backend.h"
+#include "kernels/status_macros.h"
+#include "services/lens_decoder/config.h"
+#include "services/lens_decoder/errors.h"
+#include "services/lens_decoder/pull_worker.h"
+
+namespace sextant {
+namespace {
+
+// What is loaded before the first stream is opened.
+struct Loaded {
+  std::unique_ptr<Backend> backend;
+  LensHead head;
+  std::string digest;
+};
+
+absl::Status Load(const DecoderConfig& config, Loaded& loaded) {
+  // Nothing is held yet, so a signal may end the process at once.
+  ShutdownSignal signal;
+  signal.ExitOnNext();
+  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, OpenModel(config.model));
+  SEXTANT_ASSIGN_OR_RETURN(loaded.backend, MakeCpuBackend({}));
+  SEXTANT_ASSIGN_OR_RETURN(loaded.head, LoadLensHead(*source, *loaded.backend, config.dtype));
+  SEXTANT_ASSIGN_OR_RETURN(loaded.digest, LensDigest(*source));
+  return absl::OkStatus();
+}
+
+// The streams and their threads.
+class Workers {
+ public:
+  absl::Status Start(const DecoderConfig& config, Loaded& loaded, DecoderMetrics& metrics) {
+    for (int i = 0; i < config.threads; ++i) {
+      SEXTANT_ASSIGN_OR_RETURN(auto decoder, LeaseDecoder::Make(*loaded.backend, loaded.head,
+                                                                {.max_batch_rows = config.max_batch_rows}));
+      decoders_.push_back(std::move(decoder));
+      const LeaseStreamOptions stream = {absl::StrCat(config.name, "/", i), loaded.digest, config.want_bytes};
+      // Streams of one connection would slow each other down.
+      workers_.push_back(std::make_unique<PullWorker>(
+          MakeChannel(config.capture, {.own_connection = true}),
+          PullWorkerOptions{.capture = config.capture, .stream = stream}, *decoders_.back(), metrics));
+    }
+    faults_.resize(workers_.size());
+    for (size_t i = 0; i < workers_.size(); ++i) {
+      threads_.emplace_back([this, i] {
+        faults_[i] = workers_[i]->Run();
+        if (!faults_[i].ok()) failed_ = true;
+      });
+    }
+    started_ = true;
+    return absl::OkStatus();
+  }
+
+  // The first fault, once all have stopped.
+  absl::Status Stop() {
+    for (const auto& worker : workers_) worker->Stop();
+    for (std::thread& thread : threads_) thread.join();
+    for (const absl::Status& fault : faults_) SEXTANT_RETURN_IF_ERROR(fault);
+    return absl::OkStatus();
+  }
+
+  bool failed() const { return failed_; }
+
+  // Threads: any.
+  absl::Status Ready() const {
+    if (!started_) return ModelLoading();
+    for (const auto& worker : workers_) {
+      if (!worker->connected()) return NotConnected();
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  std::vector<std::unique_ptr<LeaseDecoder>> decoders_;
+  std::vector<std::unique_ptr<PullWorker>> workers_;
+  std::vector<absl::Status> faults_;  // each written by its thread
+  std::vector<std::thread> threads_;
+  std::atomic<bool> started_{false};  // workers_ changes no more
+  std::atomic<bool> failed_{false};
+};
+
+absl::Status Run(ShutdownSignal& shutdown) {
+  SEXTANT_ASSIGN_OR_RETURN(const DecoderConfig config, ConfigFromFlags());
+  const auto registry = MakeMetricsRegistry("lens_decoder");
+  DecoderMetrics metrics(*registry);
+  Loaded loaded;  // outlives the workers, whose streams and buffers are its backend's
+  Workers workers;
+  SEXTANT_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(config.host, config.http_port, registry,
+                                                              [&workers] { return workers.Ready(); }));
+  SEXTANT_RETURN_IF_ERROR(Load(config, loaded));
+  LogInfo("head loaded", {{"backend", loaded.backend->Name()},
+                          {"hidden_size", loaded.head.hidden_size},
+                          {"vocab_size", loaded.head.vocab_size},
+                          {"lens_sha256", absl::BytesToHexString(loaded.digest)},
+                          {"http_port", http->port()}});
+  SEXTANT_RETURN_IF_ERROR(workers.Start(config, loaded, metrics));
+  while (!workers.failed() && !shutdown.WaitFor(absl::Milliseconds(500))) {
+  }
+  LogInfo("stopping; a second signal ends at once");
+  shutdown.ExitOnNext();
+  return workers.Stop();
+}
+
+}  // namespace
+}  // namespace sextant
+
+int main(int argc, char** argv) {
+  sextant::ShutdownSignal shutdown;
+  absl::Status status = sextant::ParseFlags(
+      argc, argv, "lens_decoder",
+      "Sextant's lens decoder: pulls captured rows and says what the model would predict from each of them.");
+  if (status.ok()) status = sextant::Run(shutdown);
+  if (status.ok()) return 0;
+  sextant::LogError("ended", {{"status", status}});
+  return 1;
+}
