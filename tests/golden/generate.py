@@ -91,7 +91,8 @@ def tiny_llama(folder: pathlib.Path) -> torch.nn.Module:
     tiny_tokenizer(folder, LLAMA3_SPECIAL, LLAMA3_TEMPLATE, "<|begin_of_text|>", "<|eot_id|>")
     written = json.loads((folder / "config.json").read_text())
     (folder / "config.rope_scaling.json").write_text(json.dumps(old_spelling(written), indent=1, sort_keys=True) + "\n")
-    return model.float()
+    # Read back as any user would: casting a model to bf16 rounds its rotary frequencies too, and .float() keeps that.
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def tiny_qwen3(folder: pathlib.Path) -> torch.nn.Module:
