@@ -48,8 +48,8 @@ class LensRun {
 
  private:
   absl::Status RunTile(const LensTile& tile) {
-    for (size_t slot = 0; slot < tile.rows.size(); ++slot) {
-      NormRow(tile.rows[slot] >= 0 ? tile.rows[slot] : -1 - tile.rows[slot], static_cast<int64_t>(slot));
+    for (size_t slot = 0; slot < tile.slots.size(); ++slot) {
+      NormRow(tile.slots[slot].row, static_cast<int64_t>(slot));
     }
     SEXTANT_RETURN_IF_ERROR(ComputeTargetLogits(tile));
     StartRows(tile);
@@ -80,7 +80,7 @@ class LensRun {
 
   // Ranks count logits above the target's, so the target's logit is needed before the first block.
   absl::Status ComputeTargetLogits(const LensTile& tile) {
-    const auto slots = static_cast<int64_t>(tile.rows.size());
+    const auto slots = static_cast<int64_t>(tile.slots.size());
     const int64_t count = batch_.target_count;
     // Nothing exceeds an absent target.
     target_logits_.assign(static_cast<size_t>(slots * count), std::numeric_limits<float>::infinity());
@@ -113,12 +113,12 @@ class LensRun {
   void StartRows(const LensTile& tile) {
     const int32_t top_k = batch_.top_k, targets = batch_.target_count;
     states_.clear();
-    for (size_t slot = 0; slot < tile.rows.size(); ++slot) {
-      const int64_t row = tile.rows[slot];
-      if (row < 0) {  // only final: no candidates, no ranks
+    for (size_t slot = 0; slot < tile.slots.size(); ++slot) {
+      if (!tile.slots[slot].reported) {  // no candidates, no ranks
         states_.push_back({.top = LensTop(nullptr, nullptr, 0)});
         continue;
       }
+      const int64_t row = tile.slots[slot].row;
       // Logits live in the place of log-probabilities until the sum is known.
       states_.push_back(
           {.top = LensTop(output_.top_ids + row * top_k, output_.top_logprobs + row * top_k, top_k),
@@ -131,7 +131,7 @@ class LensRun {
   }
 
   void RunBlock(const LensTile& tile, int64_t first_panel, int64_t panels) {
-    const auto slots = static_cast<int64_t>(tile.rows.size());
+    const auto slots = static_cast<int64_t>(tile.slots.size());
     auto* logits = static_cast<float*>(logits_.data());  // [slots, kBlockIds]
     Product(slots, head_, first_panel, panels, logits, kBlockIds);
     LensBlock block;
@@ -167,8 +167,8 @@ class LensRun {
   }
 
   void FinishRow(const LensTile& tile, const LensSegment& segment, int32_t slot) {
-    const int64_t row = tile.rows[static_cast<size_t>(slot)];
-    if (row < 0) return;
+    if (!tile.slots[static_cast<size_t>(slot)].reported) return;
+    const int64_t row = tile.slots[static_cast<size_t>(slot)].row;
     const LensRowState& state = states_[static_cast<size_t>(slot)];
     const LensRowState& final_state = states_[static_cast<size_t>(segment.final_slot)];
     const double log_sum_exp = state.LogSumExp();

@@ -35,7 +35,8 @@ class LensTest : public testing::TestWithParam<CpuIsa> {
   }
   void ExpectMatchesReference(const LensCaseOptions& options) {
     const LensCase lens_case(options);
-    EXPECT_EQ(lens_case.Difference(RunLens(GetParam(), lens_case, lens_case.Batch()), lens_case.Reference()), "")
+    EXPECT_EQ(lens_case.Difference(RunLens(GetParam(), lens_case, lens_case.Batch()), lens_case.Reference()),
+              "")
         << "hidden " << options.hidden << " vocab " << options.vocab << " k " << options.top_k;
   }
 };

@@ -13,11 +13,11 @@ void AppendSegment(const LensBatch& batch, int32_t group, int32_t begin, int32_t
   const bool inside = final_row >= begin && final_row < end;
   LensSegment segment;
   segment.group = group;
-  segment.first_slot = static_cast<int32_t>(tile.rows.size());
+  segment.first_slot = static_cast<int32_t>(tile.slots.size());
   segment.final_slot = inside ? segment.first_slot + final_row - begin : segment.first_slot;
-  if (!inside) tile.rows.push_back(-1 - final_row);
-  for (int32_t row = begin; row < end; ++row) tile.rows.push_back(row);
-  segment.slot_count = static_cast<int32_t>(tile.rows.size()) - segment.first_slot;
+  if (!inside) tile.slots.push_back({final_row, false});
+  for (int32_t row = begin; row < end; ++row) tile.slots.push_back({row, true});
+  segment.slot_count = static_cast<int32_t>(tile.slots.size()) - segment.first_slot;
   tile.segments.push_back(segment);
 }
 
@@ -32,10 +32,10 @@ std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
     int32_t end = begin;
     while (end < row_count && batch.row_info[static_cast<size_t>(end)].group == group) ++end;
     // One slot is left for a final row from elsewhere.
-    if (tiles.empty() || static_cast<int32_t>(tiles.back().rows.size()) + end - begin + 1 > limit)
+    if (tiles.empty() || static_cast<int32_t>(tiles.back().slots.size()) + end - begin + 1 > limit)
       tiles.emplace_back();
     for (; begin < end; begin = std::min(end, begin + limit - 1)) {
-      if (static_cast<int32_t>(tiles.back().rows.size()) >= limit - 1) tiles.emplace_back();
+      if (static_cast<int32_t>(tiles.back().slots.size()) >= limit - 1) tiles.emplace_back();
       AppendSegment(batch, group, begin, std::min(end, begin + limit - 1), tiles.back());
     }
   }

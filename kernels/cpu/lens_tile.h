@@ -22,8 +22,14 @@ struct LensSegment {
   int32_t final_slot = 0;  // the slot that holds the group's final row
 };
 
+// What a tile holds in one of its places.
+struct LensSlot {
+  int32_t row = 0;       // of the batch
+  bool reported = true;  // false: here only because other rows of its group are compared with it
+};
+
 struct LensTile {
-  std::vector<int32_t> rows;  // row of the batch in each slot; -1 - row where it only serves as a final row
+  std::vector<LensSlot> slots;
   std::vector<LensSegment> segments;
 };
 
