@@ -22,7 +22,7 @@ struct RopeScaling {
   double low_freq_factor = 1;                  // kLlama3
   double high_freq_factor = 4;                 // kLlama3
   int64_t original_max_position_count = 8192;  // kLlama3
-  std::vector<float> divisors;                 // kDivisors: [head_dim / 2]
+  std::vector<float> divisors = {};            // kDivisors: [head_dim / 2]
 };
 
 // One forward serves every family; it reads these fields and never the family's name.

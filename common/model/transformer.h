@@ -96,7 +96,7 @@ class Transformer {
   Weights weights_;
   DeviceVector cos_table_;  // [max_position_count, head_dim / 2]
   DeviceVector sin_table_;  // [max_position_count, head_dim / 2]
-  std::unique_ptr<KvCache> kv_;
+  KvCache kv_;
   std::unique_ptr<Workspace> workspace_;
   AttentionBatch attention_;  // of the step being queued
 };

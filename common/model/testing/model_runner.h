@@ -1,0 +1,57 @@
+// Runs a model on CPU ranks in this process and keeps what every site and every row's logits were.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/model/layer_hooks.h"
+#include "common/model/model_source.h"
+#include "common/model/transformer.h"
+#include "kernels/cpu/backend.h"
+
+namespace sextant {
+
+// Consecutive tokens of one sequence, continuing where its last chunk ended.
+struct SequenceChunk {
+  int sequence = 0;
+  std::vector<int32_t> tokens;
+};
+// What one step runs side by side.
+using TestStep = std::vector<SequenceChunk>;
+
+struct ModelRunOptions {
+  int ranks = 1;
+  DType dtype = DType::kF32;
+  CpuBackendOptions backend = {};
+  int64_t max_position_count = 64;
+  // Called at every site, on every rank, after the row was recorded.
+  std::function<void(Backend& backend, Stream& stream, Site site, int32_t layer, Tensor activation)> on_site =
+      nullptr;
+};
+
+using SiteKey = std::pair<int, int32_t>;  // site, layer
+
+struct SequenceResult {
+  std::map<SiteKey, std::vector<float>> rows;  // [positions, hidden]
+  std::vector<float> logits;                   // [positions, vocab]; rank 0 only
+};
+
+struct RankResult {
+  std::map<int, SequenceResult> sequences;
+  std::vector<std::vector<SiteKey>> calls;  // of each step, in order
+};
+
+// The result of every rank. REQUIRES: at most 4 sequences and 64 rows a step.
+absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, const ModelRunOptions& options,
+                                                 const std::vector<TestStep>& steps);
+
+// Rank 0's result of one sequence run in chunks of the given sizes (one chunk with all tokens when empty).
+absl::StatusOr<SequenceResult> RunSequence(const ModelSource& source, const ModelRunOptions& options,
+                                           const std::vector<int32_t>& tokens,
+                                           const std::vector<int64_t>& chunk_sizes = {});
+
+}  // namespace sextant
