@@ -19,6 +19,7 @@
 #include "kernels/status_macros.h"
 #include "services/shard_worker/engine.h"
 #include "services/shard_worker/errors.h"
+#include "services/shard_worker/follower.h"
 #include "services/shard_worker/rank_parts.h"
 #include "services/shard_worker/worker_metrics.h"
 #include "services/shard_worker/worker_service.h"
@@ -98,18 +99,7 @@ absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
   parts.link = std::make_unique<CaptureLink>(*parts.outbox);
   parts.channel->Report(ReportWord::kReady, 1);
   ready = true;
-  while (true) {
-    // No deadline: an idle leader sends nothing. A leader that is lost ends the wait by the supervisor's
-    // abort.
-    SEXTANT_ASSIGN_OR_RETURN(const std::string bytes, parts.channel->Receive(absl::InfiniteDuration()));
-    pb::Plan plan;
-    SEXTANT_CHECK(plan.ParseFromString(bytes) && plan.epoch() == config.epoch);
-    if (plan.shutdown()) return absl::OkStatus();
-    if (const auto tokens = parts.executor->Run(plan, {}); !tokens.ok()) {
-      parts.channel->Abort();
-      return tokens.status();
-    }
-  }
+  return FollowPlans(*parts.channel, *parts.executor, config.epoch);
 }
 
 // The leader. Its engine is made when the model is there; answers of the capture service come only after

@@ -117,6 +117,7 @@ absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
   if (getppid() != parent) _exit(1);
   const sigset_t set = ChildSignal();
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  ShutdownSignal::Unblock();
   fcntl(memory_->fd(), F_SETFD, 0);
   execv(argv[0], argv.data());
   _exit(127);

@@ -1,0 +1,129 @@
+// The supervisor with shell scripts for ranks.
+#include "services/shard_worker/supervisor.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/error.h"
+
+namespace sextant {
+namespace {
+
+constexpr absl::Duration kLong = absl::Seconds(20);
+
+class SupervisorTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/supervisor_test_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  // Ranks run `script` by the shell: $1 is --rank=R, $2 --epoch=E. Each first leaves its process id in
+  // rank-EPOCH-RANK.
+  SupervisorOptions Options(int ranks, const std::string& script) {
+    SupervisorOptions options;
+    options.rank_count = ranks;
+    options.program = "/bin/sh";
+    options.arguments = {
+        "-c",
+        absl::StrCat("r=${1#--rank=}; e=${2#--epoch=}; echo $$ > ", folder_, "/part-$e-$r; mv ", folder_,
+                     "/part-$e-$r ", folder_, "/rank-$e-$r; ", script),
+        "rank"};
+    options.farewell = absl::Milliseconds(50);
+    options.first_backoff = absl::Milliseconds(10);
+    options.drain = absl::Seconds(5);
+    return options;
+  }
+
+  // Process ids of the newest epoch in which `ranks` ranks have started and which is later than `after`; by
+  // rank.
+  std::vector<pid_t> WaitForGroup(size_t ranks, int64_t& epoch) {
+    const absl::Time deadline = absl::Now() + kLong;
+    while (absl::Now() < deadline) {
+      std::map<int64_t, std::map<int, pid_t>> groups;
+      for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+        int64_t e;
+        int r;
+        pid_t pid;
+        if (std::sscanf(entry.path().filename().c_str(), "rank-%ld-%d", &e, &r) != 2) continue;
+        if (std::ifstream(entry.path()) >> pid) groups[e][r] = pid;
+      }
+      for (const auto& [e, pids] : groups) {
+        if (e <= epoch || pids.size() != ranks) continue;
+        epoch = e;
+        std::vector<pid_t> result;
+        for (const auto& [r, pid] : pids) result.push_back(pid);
+        return result;
+      }
+      std::this_thread::yield();
+    }
+    ADD_FAILURE() << "no group after epoch " << epoch;
+    return {};
+  }
+
+  static void WaitForDeath(pid_t pid) {
+    const absl::Time deadline = absl::Now() + kLong;
+    while (kill(pid, 0) == 0 && absl::Now() < deadline) std::this_thread::yield();
+    EXPECT_NE(kill(pid, 0), 0) << "process " << pid << " lives";
+  }
+
+  std::string folder_;
+};
+
+TEST_F(SupervisorTest, StartsAllRanksAgainWhenOneIsKilled) {
+  ShutdownSignal shutdown;
+  std::thread tester([this] {
+    int64_t epoch = 0;
+    std::vector<pid_t> first = WaitForGroup(3, epoch);
+    if (first.size() == 3) kill(first[1], SIGKILL);
+    std::vector<pid_t> second = WaitForGroup(3, epoch);
+    for (const pid_t pid : first) WaitForDeath(pid);
+    if (second.size() == 3) kill(second[0], SIGKILL);
+    std::vector<pid_t> third = WaitForGroup(3, epoch);
+    for (const pid_t pid : second) WaitForDeath(pid);
+    kill(getpid(), SIGTERM);
+    for (const pid_t pid : third) WaitForDeath(pid);
+  });
+  SupervisorOptions options = Options(3, "exec sleep 1000");
+  options.drain = absl::Milliseconds(100);
+  Supervisor supervisor(options, shutdown);
+  EXPECT_TRUE(supervisor.Run().ok());
+  tester.join();
+}
+
+TEST_F(SupervisorTest, GivesUpWhenARankRefuses) {
+  ShutdownSignal shutdown;
+  Supervisor supervisor(Options(2, "[ $r = 1 ] && exit 3; exec sleep 1000"), shutdown);
+  EXPECT_EQ(ErrorReason(supervisor.Run()), "RANKS_REFUSED");
+}
+
+TEST_F(SupervisorTest, DrainsByTheLeader) {
+  ShutdownSignal shutdown;
+  std::thread tester([this] {
+    const absl::Time deadline = absl::Now() + kLong;
+    while (!std::filesystem::exists(folder_ + "/ready") && absl::Now() < deadline) std::this_thread::yield();
+    kill(getpid(), SIGTERM);
+  });
+  // The leader takes the signal and leaves a note; it would live on otherwise.
+  const std::string script = absl::StrCat("trap 'touch ", folder_, "/drained; exit 0' TERM; touch ", folder_,
+                                          "/ready; while :; do sleep 0.02; done");
+  Supervisor supervisor(Options(1, script), shutdown);
+  EXPECT_TRUE(supervisor.Run().ok());
+  tester.join();
+  EXPECT_TRUE(std::filesystem::exists(folder_ + "/drained"));
+}
+
+}  // namespace
+}  // namespace sextant
