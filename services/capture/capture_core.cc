@@ -1,0 +1,109 @@
+// The capture protocol's state machine: what all sides share, and time.
+#include "services/capture/capture_core.h"
+
+#include <utility>
+
+#include "common/base/error.h"
+#include "common/base/log.h"
+#include "services/capture/errors.h"
+
+namespace sextant {
+
+CaptureCore::CaptureCore(const CaptureOptions& options, const Clock* clock, std::unique_ptr<Spool> spool,
+                         std::string instance, const ProtocolPolicy& policy)
+    : options_(options),
+      clock_(clock),
+      spool_(std::move(spool)),
+      instance_(std::move(instance)),
+      policy_(policy),
+      credit_(options.budget_bytes, policy),
+      ranks_(policy) {}
+
+void CaptureCore::Recover() {
+  if (spool_ == nullptr) return;
+  const absl::Time now = clock_->Now();
+  for (RecoveredCapture& found : spool_->Recover()) {
+    const auto& open = found.records[0].record.open();
+    auto record =
+        std::make_unique<CaptureRecord>(found.id, open.request(), absl::FromUnixNanos(open.create_time_ns()),
+                                        std::move(found.spooled), &policy_);
+    if (const absl::Status status = record->Replay(found.records, now); !status.ok()) {
+      LogError("a kept capture cannot be read; its folder is left as it is",
+               {{"capture", found.id.hex()}, {"error", status}});
+      continue;
+    }
+    CaptureRecord& kept = *record;
+    captures_[found.id] = Held{.record = std::move(record), .quiet_since = now};
+    if (!kept.ended() && kept.state() != CaptureRecord::State::kOpen) {
+      ranks_.Expect(kept.request().engine(), kept.epoch(), now);
+    }
+    NoteWaiting(kept);
+    CompleteIfAllIn(kept);
+  }
+}
+
+CaptureCore::Held* CaptureCore::Find(const CaptureId& id) {
+  const auto found = captures_.find(id);
+  return found == captures_.end() ? nullptr : &found->second;
+}
+
+const CaptureRecord* CaptureCore::FindRecord(const CaptureId& id) const {
+  const auto found = captures_.find(id);
+  return found == captures_.end() ? nullptr : found->second.record.get();
+}
+
+int64_t CaptureCore::held_bytes() const {
+  int64_t held = 0;
+  for (const auto& [id, capture] : captures_) {
+    if (!capture.record->kept()) held += capture.record->held_bytes();
+  }
+  return held;
+}
+
+void CaptureCore::Tick() {
+  const absl::Time now = clock_->Now();
+  for (const LeaseId id : leases_.TakeExpired(now)) {
+    ++counters_.leases_expired;
+    ReturnPositions(*leases_.Find(id), id, /*decoder_died=*/false);
+  }
+  for (const auto& [engine, epoch] : ranks_.TakeDead(now, options_.rank_grace)) {
+    EndOlderEpochs(engine, epoch + 1, "GROUP_LOST");
+  }
+  TickCaptures(now);
+  for (auto& [id, follower] : followers_) {
+    const Held* held = Find(follower.capture);
+    const bool behind = held != nullptr && follower.next < held->record->log().size();
+    if (follower.ended || !behind || now - follower.last_pull < options_.read_deadline) continue;
+    follower.ended = true;
+    effects_.closed.emplace_back(id, ReaderTooSlowError(options_.read_deadline));
+  }
+}
+
+void CaptureCore::TickCaptures(absl::Time now) {
+  std::vector<std::pair<CaptureId, const char*>> due;
+  for (const auto& [id, held] : captures_) {
+    const CaptureRecord& record = *held.record;
+    const bool quiet = held.followers.empty();
+    const absl::Duration quiet_for = now - std::max(held.quiet_since, record.create_time());
+    if (record.state() == CaptureRecord::State::kOpen) {
+      if (quiet && quiet_for >= options_.open_timeout) due.emplace_back(id, "OPEN_TIMEOUT");
+    } else if (record.kept()) {
+      if (now >= record.expire_time()) due.emplace_back(id, "EXPIRED");
+    } else if (record.state() == CaptureRecord::State::kComplete && quiet &&
+               now - std::max(held.quiet_since, record.end_time()) >= options_.transient_ttl) {
+      due.emplace_back(id, "EXPIRED");
+    }
+  }
+  for (const auto& [id, reason] : due) {
+    Held& held = *Find(id);
+    const bool expired_on_disk = held.record->kept() && held.record->state() != CaptureRecord::State::kOpen;
+    LogInfo("a capture's time is over", {{"capture", id.hex()}, {"reason", reason}});
+    if (expired_on_disk) {
+      Erase(captures_.find(id));
+    } else {
+      EndCapture(id, reason);
+    }
+  }
+}
+
+}  // namespace sextant

@@ -1,0 +1,214 @@
+// Files of the spool: plain write and read calls, so that what was written survives the process being killed.
+#include "services/capture/spool_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/status_macros.h"
+#include "services/capture/errors.h"
+
+namespace sextant {
+namespace {
+
+constexpr absl::string_view kMagic = "SXSPOOL1";
+constexpr int64_t kHeaderBytes = 8;
+// A record holds at most one position's readings or one chunk's positions.
+constexpr uint32_t kMaxRecordBytes = 256u << 20;
+
+uint32_t Crc32(absl::string_view bytes) {
+  return crc32_z(0, reinterpret_cast<const Bytef*>(bytes.data()), bytes.size());
+}
+
+void PutU32(uint32_t value, std::string& out) {
+  for (int shift = 0; shift < 32; shift += 8) out.push_back(static_cast<char>(value >> shift & 0xff));
+}
+
+uint32_t GetU32(const char* bytes) {
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value |= uint32_t{static_cast<unsigned char>(bytes[i])} << (8 * i);
+  return value;
+}
+
+absl::Status WriteAll(int fd, const std::string& path, absl::string_view bytes, int64_t offset) {
+  while (!bytes.empty()) {
+    const ssize_t written = pwrite(fd, bytes.data(), bytes.size(), offset);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return SpoolError("write", path, errno);
+    bytes.remove_prefix(written);
+    offset += written;
+  }
+  return absl::OkStatus();
+}
+
+// Reads exactly `size` bytes into `out`.
+absl::Status ReadAll(int fd, const std::string& path, int64_t offset, int64_t size, char* out) {
+  while (size > 0) {
+    const ssize_t count = pread(fd, out, size, offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return SpoolError("read", path, errno);
+    if (count == 0) return SpoolCorruptError(path, absl::StrCat("ends before byte ", offset + size));
+    out += count;
+    offset += count;
+    size -= count;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<OwnedFd> OpenFd(const std::string& path, int flags) {
+  OwnedFd fd(open(path.c_str(), flags | O_CLOEXEC, 0600));
+  if (fd.get() < 0) return SpoolError("open", path, errno);
+  return fd;
+}
+
+}  // namespace
+
+OwnedFd& OwnedFd::operator=(OwnedFd&& other) noexcept {
+  std::swap(fd_, other.fd_);
+  return *this;
+}
+
+OwnedFd::~OwnedFd() {
+  if (fd_ >= 0) close(fd_);
+}
+
+absl::StatusOr<RecordFile> RecordFile::Create(const std::string& path) {
+  SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL));
+  SEXTANT_RETURN_IF_ERROR(WriteAll(fd.get(), path, kMagic, 0));
+  return RecordFile(std::move(fd), path, kMagic.size());
+}
+
+absl::StatusOr<RecordFile::Recovered> RecordFile::Open(const std::string& path) {
+  SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path, O_RDWR));
+  struct stat stat;
+  if (fstat(fd.get(), &stat) != 0) return SpoolError("stat", path, errno);
+  std::string bytes(stat.st_size, '\0');
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd.get(), path, 0, stat.st_size, bytes.data()));
+  const absl::string_view view = bytes;
+  if (view.size() < kMagic.size()) return Recovered{RecordFile(std::move(fd), path, 0), {}, stat.st_size};
+  if (view.substr(0, kMagic.size()) != kMagic) return SpoolCorruptError(path, "does not begin with SXSPOOL1");
+  Recovered recovered{RecordFile(std::move(fd), path, kMagic.size()), {}, 0};
+  int64_t& end = recovered.file.size_;
+  while (end + kHeaderBytes <= stat.st_size) {
+    const uint32_t length = GetU32(view.data() + end);
+    if (length > kMaxRecordBytes || end + kHeaderBytes + length > stat.st_size) break;
+    const absl::string_view payload = view.substr(end + kHeaderBytes, length);
+    if (Crc32(payload) != GetU32(view.data() + end + 4)) break;
+    recovered.records.push_back({end, std::string(payload)});
+    end += kHeaderBytes + length;
+  }
+  recovered.torn_bytes = stat.st_size - end;
+  if (recovered.torn_bytes > 0 && ftruncate(recovered.file.fd_.get(), end) != 0) {
+    return SpoolError("truncate", path, errno);
+  }
+  return recovered;
+}
+
+absl::StatusOr<int64_t> RecordFile::Append(absl::string_view payload) {
+  SEXTANT_CHECK_LE(payload.size(), kMaxRecordBytes);
+  std::string record;
+  record.reserve(kHeaderBytes + payload.size());
+  PutU32(payload.size(), record);
+  PutU32(Crc32(payload), record);
+  record.append(payload.data(), payload.size());
+  if (const absl::Status status = WriteAll(fd_.get(), path_, record, size_); !status.ok()) {
+    // Best effort: a tail that stays is cut off by its checksum when the file is opened again, or overwritten
+    // here.
+    if (ftruncate(fd_.get(), size_) != 0) return status;
+    return status;
+  }
+  return std::exchange(size_, size_ + static_cast<int64_t>(record.size()));
+}
+
+absl::StatusOr<std::string> RecordFile::ReadAt(int64_t offset) const {
+  char header[kHeaderBytes];
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, offset, kHeaderBytes, header));
+  const uint32_t length = GetU32(header);
+  if (length > kMaxRecordBytes) return SpoolCorruptError(path_, "a record's length is damaged");
+  std::string payload(length, '\0');
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, offset + kHeaderBytes, length, payload.data()));
+  if (Crc32(payload) != GetU32(header + 4)) {
+    return SpoolCorruptError(path_, absl::StrCat("the record at byte ", offset, " is damaged"));
+  }
+  return payload;
+}
+
+absl::Status RecordFile::TruncateAt(int64_t offset) {
+  if (ftruncate(fd_.get(), offset) != 0) return SpoolError("truncate", path_, errno);
+  size_ = offset;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SlotFile> SlotFile::Open(const std::string& path, const Shape& shape) {
+  SEXTANT_CHECK(shape.payload_bytes > 0 && shape.piece_bytes > 0);
+  SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path, O_RDWR | O_CREAT));
+  return SlotFile(std::move(fd), path, shape);
+}
+
+absl::Status SlotFile::Write(int64_t slot, absl::string_view payloads) {
+  SEXTANT_CHECK(payloads.size() % shape_.payload_bytes == 0);
+  const int64_t slots = payloads.size() / shape_.payload_bytes;
+  std::string bytes;
+  bytes.reserve(slots * shape_.slot_bytes());
+  for (int64_t i = 0; i < slots; ++i) {
+    const absl::string_view payload = payloads.substr(i * shape_.payload_bytes, shape_.payload_bytes);
+    bytes.append(payload.data(), payload.size());
+    for (int64_t begin = 0; begin < shape_.payload_bytes; begin += shape_.piece_bytes) {
+      PutU32(Crc32(payload.substr(begin, shape_.piece_bytes)), bytes);
+    }
+  }
+  return WriteAll(fd_.get(), path_, bytes, slot * shape_.slot_bytes());
+}
+
+absl::Status SlotFile::ReadSlot(int64_t slot, std::string& out) const {
+  const int64_t before = out.size();
+  std::string bytes(shape_.slot_bytes(), '\0');
+  SEXTANT_RETURN_IF_ERROR(
+      ReadAll(fd_.get(), path_, slot * shape_.slot_bytes(), shape_.slot_bytes(), bytes.data()));
+  const absl::string_view payload = absl::string_view(bytes).substr(0, shape_.payload_bytes);
+  for (int64_t piece = 0; piece < shape_.pieces(); ++piece) {
+    const uint32_t want = GetU32(bytes.data() + shape_.payload_bytes + 4 * piece);
+    if (Crc32(payload.substr(piece * shape_.piece_bytes, shape_.piece_bytes)) != want) {
+      return SpoolCorruptError(path_, absl::StrCat("row ", piece, " of slot ", slot, " is damaged"));
+    }
+  }
+  out.append(payload.data(), payload.size());
+  SEXTANT_CHECK_EQ(static_cast<int64_t>(out.size()), before + shape_.payload_bytes);
+  return absl::OkStatus();
+}
+
+absl::Status SlotFile::ReadPiece(int64_t slot, int64_t begin, int64_t end, std::string& out) const {
+  SEXTANT_CHECK(begin % shape_.piece_bytes == 0);
+  SEXTANT_CHECK(end == std::min(begin + shape_.piece_bytes, shape_.payload_bytes));
+  const int64_t piece = begin / shape_.piece_bytes;
+  const int64_t start = slot * shape_.slot_bytes();
+  const size_t before = out.size();
+  out.resize(before + end - begin);
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, start + begin, end - begin, out.data() + before));
+  char crc[4];
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, start + shape_.payload_bytes + 4 * piece, 4, crc));
+  if (Crc32(absl::string_view(out).substr(before)) != GetU32(crc)) {
+    return SpoolCorruptError(path_, absl::StrCat("row ", piece, " of slot ", slot, " is damaged"));
+  }
+  return absl::OkStatus();
+}
+
+void SlotFile::Clear() {
+  if (ftruncate(fd_.get(), 0) != 0) return;
+}
+
+absl::StatusOr<int64_t> SlotFile::CountSlots() const {
+  struct stat stat;
+  if (fstat(fd_.get(), &stat) != 0) return SpoolError("stat", path_, errno);
+  return stat.st_size / shape_.slot_bytes();
+}
+
+}  // namespace sextant
