@@ -12,7 +12,7 @@ namespace sextant {
 
 std::vector<BackendCase> BackendCases() {
   std::vector<BackendCase> cases;
-  for (const CpuIsa isa : {CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512Bf16}) {
+  for (const CpuIsa isa : {CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512Bf16, CpuIsa::kAmxBf16}) {
     for (const bool late : {false, true}) {
       cases.push_back({.name = std::string(CpuIsaName(isa)) + (late ? "_late" : ""),
                        .make = [isa, late] { return MakeCpuBackend({.isa = isa, .late = late}); },

@@ -90,7 +90,7 @@ void Measure(Machine& machine, CpuIsa isa, DType dtype, const Layer& layer, int6
 
 int Main(int argc, char** argv) {
   CpuIsa isa = BestCpuIsa();
-  for (const CpuIsa each : {CpuIsa::kAvx2, CpuIsa::kAvx512Bf16}) {
+  for (const CpuIsa each : {CpuIsa::kAvx2, CpuIsa::kAvx512Bf16, CpuIsa::kAmxBf16}) {
     if (argc > 1 && std::strcmp(argv[1], CpuIsaName(each)) == 0) isa = each;
   }
   const DType dtype = argc > 2 && std::strcmp(argv[2], "f32") == 0 ? DType::kF32 : DType::kBF16;

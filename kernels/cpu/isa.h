@@ -9,15 +9,22 @@
 
 namespace sextant {
 
-enum class CpuIsa { kReference, kAvx2, kAvx512Bf16 };
+enum class CpuIsa {
+  kReference,
+  kAvx2,
+  kAvx512Bf16,
+  // AVX-512 BF16, and bf16 products in AMX tiles.
+  kAmxBf16,
+};
 
 // The best instruction set this machine has.
 CpuIsa BestCpuIsa();
 
-// Whether this machine (processor and operating system) has `isa`.
+// Whether this machine (processor and operating system) has `isa`. For AMX this asks the operating system's
+// permission to use tiles, for the whole process.
 bool HasCpuIsa(CpuIsa isa);
 
-// "reference", "avx2", "avx512bf16".
+// "reference", "avx2", "avx512bf16", "amxbf16".
 const char* CpuIsaName(CpuIsa isa);
 
 }  // namespace sextant
@@ -25,3 +32,4 @@ const char* CpuIsaName(CpuIsa isa);
 #define SEXTANT_TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define SEXTANT_TARGET_AVX512 \
   __attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#define SEXTANT_TARGET_AMX __attribute__((target("avx2,fma,avx512f,amx-tile,amx-bf16")))

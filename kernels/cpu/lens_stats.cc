@@ -63,6 +63,7 @@ const LensStats& LensStatsFor(CpuIsa isa) {
     case CpuIsa::kAvx2:
       return kAvx2LensStats;
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return kAvx512LensStats;
   }
   return kScalarLensStats;

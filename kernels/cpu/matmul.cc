@@ -55,6 +55,8 @@ void MatMulPanels(CpuIsa isa, const void* x, int64_t x_stride, int64_t rows, con
       return wide ? PanelsF32Avx2(call) : PanelsBF16Avx2(call);
     case CpuIsa::kAvx512Bf16:
       return wide ? PanelsF32Avx512(call) : PanelsBF16Avx512(call);
+    case CpuIsa::kAmxBf16:
+      return wide ? PanelsF32Avx512(call) : PanelsBF16Amx(call);
   }
 }
 

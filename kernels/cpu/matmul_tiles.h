@@ -25,5 +25,11 @@ void PanelsF32Avx2(const PanelCall& call);
 void PanelsBF16Avx2(const PanelCall& call);
 void PanelsF32Avx512(const PanelCall& call);
 void PanelsBF16Avx512(const PanelCall& call);
+void PanelsBF16Amx(const PanelCall& call);
+
+// Up to this many rows, tiles would wait for memory longer than vectors do.
+inline constexpr int64_t kAmxRowsWithoutTiles = 2;
+// The part of PanelsBF16Amx for so few rows.
+void RowsBF16Amx(const PanelCall& call);
 
 }  // namespace sextant::cpu

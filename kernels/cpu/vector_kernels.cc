@@ -15,6 +15,7 @@ void RmsNorm(CpuIsa isa, const Tensor& in, const Tensor& weight, float eps, cons
     case CpuIsa::kAvx2:
       return avx2::RmsNorm(in, weight, eps, out);
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return avx512::RmsNorm(in, weight, eps, out);
   }
 }
@@ -26,6 +27,7 @@ void SwiGlu(CpuIsa isa, const Tensor& gate_up, const Tensor& out) {
     case CpuIsa::kAvx2:
       return avx2::SwiGlu(gate_up, out);
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return avx512::SwiGlu(gate_up, out);
   }
 }
@@ -37,6 +39,7 @@ void Add(CpuIsa isa, const Tensor& x, const Tensor& y) {
     case CpuIsa::kAvx2:
       return avx2::Add(x, y);
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return avx512::Add(x, y);
   }
 }
@@ -48,6 +51,7 @@ void RopeAndCache(CpuIsa isa, const RopeArgs& args, const AttentionBatch& batch)
     case CpuIsa::kAvx2:
       return avx2::RopeAndCache(args, batch);
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return avx512::RopeAndCache(args, batch);
   }
 }
@@ -60,6 +64,7 @@ void Attention(CpuIsa isa, const Tensor& q, const KvLayer& kv, const AttentionBa
     case CpuIsa::kAvx2:
       return avx2::Attention(q, kv, batch, scale, q_heads, out);
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       return avx512::Attention(q, kv, batch, scale, q_heads, out);
   }
 }
