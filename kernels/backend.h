@@ -169,6 +169,7 @@ class Backend {
   virtual absl::StatusOr<std::unique_ptr<Event>> CreateEvent() = 0;
   virtual void RecordEvent(Stream& stream, Event& event) = 0;
   // Work queued on `stream` after this runs after `event`'s last recording.
+  // A fault before that recording becomes a fault of `stream`. An event that was never recorded is passed.
   virtual void WaitEvent(Stream& stream, Event& event) = 0;
   // True when the last recording has been passed. Does not wait.
   virtual bool Passed(Event& event) = 0;
