@@ -1,0 +1,44 @@
+// What surrounds every handler: counting, logging, and a bound on streams open at a time.
+#include "services/gateway/call_scope.h"
+
+#include "absl/time/clock.h"
+#include "common/base/log.h"
+#include "common/rpc/request_id.h"
+#include "common/rpc/status.h"
+#include "services/gateway/errors.h"
+
+namespace sextant {
+
+CallScope::CallScope(GatewayMetrics& metrics, absl::string_view method, const grpc::ServerContext& context,
+                     StreamGate* gate)
+    : metrics_(metrics),
+      method_(method),
+      request_id_(RequestIdOf(context)),
+      start_(absl::Now()),
+      gate_(gate),
+      entered_(gate != nullptr && gate->Enter()) {
+  metrics_.CallsInFlight(1);
+}
+
+CallScope::~CallScope() {
+  metrics_.CallsInFlight(-1);
+  if (entered_) gate_->Leave();
+}
+
+absl::Status CallScope::admitted() const {
+  return gate_ == nullptr || entered_ ? absl::OkStatus() : TooManyCalls(gate_->limit());
+}
+
+grpc::Status CallScope::End(const absl::Status& status) {
+  metrics_.Count(method_, status);
+  if (method_ == "Generate") metrics_.GenerateTook(absl::Now() - start_);
+  const bool ours = absl::IsInternal(status) || absl::IsDataLoss(status) || absl::IsUnknown(status);
+  Log(ours ? LogLevel::kError : LogLevel::kInfo, "call ended",
+      {{"request_id", request_id_},
+       {"method", method_},
+       {"status", status},
+       {"seconds", absl::ToDoubleSeconds(absl::Now() - start_)}});
+  return ToGrpcStatus(status);
+}
+
+}  // namespace sextant

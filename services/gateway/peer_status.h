@@ -1,0 +1,16 @@
+// How other services' failures look to this gateway's clients.
+#pragma once
+
+#include "absl/status/status.h"
+#include "grpcpp/support/status.h"
+
+namespace sextant {
+
+enum class Peer { kWorker, kCapture, kRegistry };
+
+// A peer's own reason passes through. A failure without one gets the reason that names what is lost:
+// UNAVAILABLE / GROUP_LOST, CAPTURE_UNREACHABLE or REGISTRY_UNREACHABLE, DEADLINE_EXCEEDED / DEADLINE,
+// CANCELLED / CANCELLED, and PEER_FAILED for the rest.
+absl::Status StatusOfPeer(const grpc::Status& status, Peer peer);
+
+}  // namespace sextant
