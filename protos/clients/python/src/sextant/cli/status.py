@@ -1,0 +1,108 @@
+"""`sextant status`: is the gateway ready, what does it serve, and what do the services' metrics say."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+import sextant
+from sextant.cli.tables import table
+
+_SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}; too small a proto to generate.
+_SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})?\s+([^\s]+)")
+_SERVICES = {"gateway": 8700, "shard worker": 8710, "capture": 8720, "registry": 8730, "lens decoder": 8740}
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    """Adds the subcommand."""
+    p = commands.add_parser("status", help="health, model and metrics")
+    p.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
+    p.add_argument(
+        "--metrics",
+        action="append",
+        metavar="HOST:PORT",
+        help="HTTP address of a service, may be given several times (default: the usual ports on this machine)",
+    )
+    p.set_defaults(run=run)
+
+
+def run(client: sextant.Client, options: argparse.Namespace, console: Console) -> int:
+    """Shows it once or until interrupted. 3 when the gateway is not serving."""
+    if not options.watch:
+        shown, serving = _look(client, options)
+        console.print(shown)
+        return 0 if serving else 3
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(_look(client, options)[0], refresh=True)
+            time.sleep(2)
+
+
+def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[RenderableType, bool]:
+    serving = _health(client)
+    state = Text("serving", "bold green") if serving else Text("not serving", "bold red")
+    lines: list[RenderableType] = [Text.assemble(f"gateway {client.address}: ", state)]
+    try:
+        model = client.model()
+        lines.append(
+            f"model {model.name}: {model.family}, {model.layer_count} layers x {model.hidden_size}, {model.dtype}, "
+            f"{model.tensor_parallel_size} ranks, epoch {model.epoch}"
+        )
+    except sextant.SextantError as error:
+        lines.append(Text(str(error), "red"))
+    places = {address: address for address in options.metrics or ()} or {
+        name: f"127.0.0.1:{port}" for name, port in _SERVICES.items()
+    }
+    rows = table("service", "http", "ready", "figures")
+    for name, address in places.items():
+        ready, figures = _service(address)
+        rows.add_row(name, address, ready, figures)
+    return Group(*lines, Text(), rows), serving
+
+
+def _health(client: sextant.Client) -> bool:
+    check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
+    try:
+        return check(b"", timeout=2) == _SERVING
+    except grpc.RpcError:
+        return False
+
+
+def _service(address: str) -> tuple[str, str]:
+    """("yes", "no" or "-", the service's own figures in one line)."""
+    ready = "yes" if _get(f"http://{address}/readyz") is not None else "no"
+    text = _get(f"http://{address}/metrics")
+    if text is None:
+        return ("-" if ready == "no" else ready), ""
+    return ready, figures(text)
+
+
+def figures(text: str) -> str:
+    """The plain sextant_* samples of a Prometheus page, labels summed, histograms and zeroes left out."""
+    sums: dict[str, float] = {}
+    for line in text.splitlines():
+        match = _SAMPLE.match(line)
+        if (
+            match is None
+            or not match[1].startswith("sextant_")
+            or re.search(r"_(bucket|sum|count)$", match[1])
+        ):
+            continue
+        sums[match[1]] = sums.get(match[1], 0.0) + float(match[3])
+    return ", ".join(f"{name.removeprefix('sextant_')} {value:g}" for name, value in sums.items() if value)
+
+
+def _get(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as answer:
+            return answer.read(1 << 20).decode("utf-8", "replace")
+    except (urllib.error.URLError, OSError, ValueError):
+        return None

@@ -1,0 +1,167 @@
+"""What a heatmap shows, gathered from a transcript: texts, values on [layer, position], notes on steering."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from sextant.heatmap.palette import METRICS, ink, ramp
+from sextant.readings import ReadingArrays
+from sextant.settings import Steer
+from sextant.transcript import Transcript
+from sextant.vocabulary import Vocabulary
+
+_MILLI = 1000  # Values travel as whole thousandths: shorter, and finer than any screen.
+
+
+@dataclass(frozen=True)
+class Document:
+    """Everything a page or a picture draws."""
+
+    title: str
+    model: str
+    arrays: ReadingArrays
+    site: int  # Shown first.
+    inputs: list[str]  # [position]
+    following: list[str | None]  # [position]: the token that came next, None if none did.
+    prompt_count: int
+    texts: dict[int, str]  # Of every id that appears.
+    steering: list[str]
+    steered_layers: dict[str, list[int]]  # By site; an empty list is "the vector's own", unknown here.
+    missing_count: int
+
+    @property
+    def position_count(self) -> int:
+        """Length of the position axis."""
+        return self.arrays.entropy.shape[2]
+
+
+def gather(
+    transcript: Transcript, arrays: ReadingArrays, vocabulary: Vocabulary, model: str, site: int, title: str
+) -> Document:
+    """Asks the server for the texts that are not known yet, and puts everything in one place."""
+    count = arrays.entropy.shape[2]
+    sequence = transcript.prompt_token_ids + transcript.token_ids
+    ids = [arrays.top_ids.ravel(), np.array(sequence, np.int64), *(t.ids for t in arrays.tracked.values())]
+    texts = vocabulary.texts(np.concatenate(ids))
+    touched = transcript.stats.touched_row_counts
+    steered: dict[str, list[int]] = {}
+    for steer in transcript.options.steer:
+        steered.setdefault(steer.site or "", []).extend(_layers(steer))
+    return Document(
+        title=title,
+        model=model,
+        arrays=arrays,
+        site=site,
+        inputs=transcript.input_texts(vocabulary)[:count],
+        following=[texts[sequence[p + 1]] if p + 1 < len(sequence) else None for p in range(count)],
+        prompt_count=len(transcript.prompt_token_ids),
+        texts=texts,
+        steering=[
+            describe(steer, touched[index] if index < len(touched) else None)
+            for index, steer in enumerate(transcript.options.steer)
+        ],
+        steered_layers=steered,
+        missing_count=transcript.stats.missing_reading_count,
+    )
+
+
+def describe(steer: Steer, touched: int | None) -> str:
+    """One line about an intervention."""
+    parts = [f"{steer.label} × {steer.strength:g}"]
+    if steer.operator != "add":
+        parts.append(steer.operator)
+    if steer.site:
+        parts.append(steer.site)
+    if layers := _layers(steer):
+        parts.append(f"layer{'s' if len(layers) > 1 else ''} {spans(layers)}")
+    if isinstance(steer.positions, str):
+        parts.append(f"{steer.positions} positions")
+    if touched is not None:
+        parts.append(f"{touched:,} rows touched")
+    return " · ".join(parts)
+
+
+def _layers(steer: Steer) -> list[int]:
+    return list(steer.to_proto().layers) or list(getattr(steer.vector, "layers", ()))
+
+
+def spans(numbers: list[int]) -> str:
+    """ "3, 10–14" of [3, 10, 11, 12, 13, 14]."""
+    runs: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(f"{a}–{b}" if a != b else str(a) for a, b in runs)
+
+
+def to_json(document: Document) -> str:
+    """The page's data. Safe inside a script element: no `<`, `>` or `&` is left in it."""
+    a = document.arrays
+    strings = list(dict.fromkeys(document.texts.values()))
+    index = {text: number for number, text in enumerate(strings)}
+    by_id = {identifier: index[text] for identifier, text in document.texts.items()}
+    values = {
+        "title": document.title,
+        "model": document.model,
+        "site": document.site,
+        "sites": a.sites,
+        "layers": a.layers,
+        "inputs": document.inputs,
+        "next": document.following,
+        "promptCount": document.prompt_count,
+        "steering": document.steering,
+        "steered": document.steered_layers,
+        "missing": document.missing_count,
+        "strings": strings,
+        "topK": a.top_ids.shape[3],
+        "readings": [_site_json(document, site, by_id) for site in range(len(a.sites))],
+        "metrics": [
+            {
+                "key": metric.key,
+                "title": metric.title,
+                "explanation": metric.explanation,
+                **{theme: [[c, ink(c)] for c in ramp(metric, theme)] for theme in ("light", "dark")},
+            }
+            for metric in METRICS
+        ],
+    }
+    text = json.dumps(values, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def _site_json(document: Document, site: int, by_id: dict[int, int]) -> dict[str, object]:
+    """Flat lists of one site: [layer, position] and [layer, position, k], thousandths, null where missing."""
+    a = document.arrays
+    own_target = a.target_ids.shape[1] == 1
+    tracked = {
+        position: {
+            "ids": [by_id[int(i)] for i in found.ids],
+            "logprobs": [_thousandths(row) for row in found.logprobs[site]],
+        }
+        for position, found in a.tracked.items()
+    }
+    return {
+        "top": [by_id[int(i)] for i in a.top_ids[site].ravel()],
+        "logprob": _thousandths(a.top_logprobs[site]),
+        "entropy": _thousandths(a.entropy[site]),
+        "kl": _thousandths(a.kl_final[site]),
+        "rank": [int(r) if r > 0 else None for r in a.target_rank[site, :, :, 0].ravel()]
+        if own_target
+        else [],
+        "targetLogprob": _thousandths(a.target_logprob[site, :, :, 0]) if own_target else [],
+        "depth": [int(d) for d in a.prediction_depth[site]],
+        "tracked": tracked,
+    }
+
+
+def _thousandths(values: np.ndarray) -> list[int | None]:
+    return [
+        None if v != v else round(v * _MILLI) if abs(v) < 1e6 else -(10**9) for v in values.ravel().tolist()
+    ]

@@ -1,0 +1,28 @@
+"""Fixtures: a made-up gateway on loopback and a client of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import sextant
+from fake_gateway import FakeGateway, serve
+
+
+@pytest.fixture
+def gateway() -> FakeGateway:
+    return FakeGateway()
+
+
+@pytest.fixture
+def address(gateway: FakeGateway) -> Iterator[str]:
+    server, where = serve(gateway)
+    yield where
+    server.stop(None).wait(5)
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[sextant.Client]:
+    with sextant.Client(address) as made:
+        yield made
