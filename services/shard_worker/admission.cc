@@ -18,7 +18,7 @@ using worker_errors::InvalidRequest;
 
 constexpr int kMaxStops = 16;
 constexpr int kMaxStopBytes = 256;
-constexpr int kMaxStopIds = 64;
+constexpr int kMaxStopIds = 256;
 constexpr int kMaxInterventions = 64;
 
 absl::Status CheckTokens(const pb::GenerateRequest& request, const EngineLimits& limits) {
