@@ -42,9 +42,8 @@ def mean_row(client: sextant.Client, texts: list[str], layer: int) -> numpy.ndar
     rows = []
     for text in texts:
         out = client.generate(text, max_new_tokens=0, capture=sextant.Capture(sites=["resid_pre"], layers=[layer]))
-        out.wait()
         rows.append(out.activations["resid_pre", layer][1:])
-        client.captures.delete(out.activations.name)
+        client.captures.delete(out.capture)
     return numpy.concatenate(rows).mean(axis=0)
 
 
@@ -54,9 +53,9 @@ def decode_rate(client: sextant.Client, capture: sextant.Capture | None) -> floa
     for _ in range(3):
         out = client.generate(PROMPT, max_new_tokens=64, capture=capture)
         out.wait()
-        rates.append((len(out.token_ids) - 1) / (out.stats.decode_ns * 1e-9))
+        rates.append(out.stats.tokens_per_second)
         if capture is not None:
-            client.captures.delete(out.activations.name)
+            client.captures.delete(out.capture)
     return max(rates)
 
 

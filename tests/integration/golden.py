@@ -31,8 +31,8 @@ def generate(client: sextant.Client, golden: dict, **settings):
 
 
 def check_tokens(out, golden: dict) -> None:
-    assert out.token_ids == golden["token_ids"][PROMPT_COUNT:].tolist()
-    assert worst(numpy.array(out.logprobs), golden["greedy_logprobs"]) < TOLERANCE
+    assert out.token_ids.tolist() == golden["token_ids"][PROMPT_COUNT:].tolist()
+    assert worst(out.logprobs, golden["greedy_logprobs"]) < TOLERANCE
 
 
 def check_rows(activations, golden: dict) -> None:

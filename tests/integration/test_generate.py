@@ -10,6 +10,11 @@ PROMPT = "The quick brown fox jumps over"
 CAPTURE = sextant.Capture(sites=["resid_post", "attn_out"])
 
 
+def same(a: sextant.Generation, b: sextant.Generation) -> bool:
+    """The same tokens and, to the last bit, the same log-probabilities."""
+    return numpy.array_equal(a.token_ids, b.token_ids) and numpy.array_equal(a.logprobs, b.logprobs)
+
+
 def test_streamed_text_is_the_whole_text(client) -> None:
     out = client.generate(PROMPT, max_new_tokens=12, ignore_eos=True)
     pieces = "".join(event.text for event in out)
@@ -22,15 +27,15 @@ def test_capture_and_company_change_nothing(client) -> None:
     plain = client.generate(PROMPT, max_new_tokens=24, ignore_eos=True)
     plain.wait()
     alone = client.generate(PROMPT, max_new_tokens=24, ignore_eos=True, capture=CAPTURE, lens=sextant.Lens())
-    assert alone.token_ids == plain.token_ids and alone.logprobs == plain.logprobs
+    assert same(alone, plain)
     prompts = [PROMPT] + [f"{word} {PROMPT}" * n for n, word in enumerate(("a model", "the sea", "one map"), start=2)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        def run(prompt):
-            out = client.generate(prompt, max_new_tokens=24, ignore_eos=True, capture=CAPTURE)
-            out.wait()
-            return out
+
+        def run(prompt: str) -> sextant.Generation:
+            return client.generate(prompt, max_new_tokens=24, ignore_eos=True, capture=CAPTURE).wait()
+
         together = list(pool.map(run, prompts))
-    assert together[0].token_ids == plain.token_ids and together[0].logprobs == plain.logprobs
+    assert same(together[0], plain)
     for site in ("resid_post", "attn_out"):
         for layer in range(client.model().layer_count):
             assert numpy.array_equal(together[0].activations[site, layer], alone.activations[site, layer])
@@ -38,9 +43,9 @@ def test_capture_and_company_change_nothing(client) -> None:
 
 def test_same_seed_same_tokens(client) -> None:
     settings = dict(max_new_tokens=16, temperature=1.0, top_p=0.95, top_k=50, ignore_eos=True)
-    first = client.generate(PROMPT, seed=7, **settings).token_ids
+    first = client.generate(PROMPT, seed=7, **settings).token_ids.tolist()
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
-        runs = list(pool.map(lambda seed: client.generate(PROMPT, seed=seed, **settings).token_ids, (7, 8, 9)))
+        runs = list(pool.map(lambda seed: client.generate(PROMPT, seed=seed, **settings).token_ids.tolist(), (7, 8, 9)))
     assert runs[0] == first
     assert len({tuple(run) for run in runs}) == 3
 
@@ -56,7 +61,7 @@ def test_stop_string_ends_before_it(client) -> None:
 def test_prompt_only(client) -> None:
     out = client.generate(PROMPT, max_new_tokens=0, capture=CAPTURE, lens=sextant.Lens(), prompt_logprobs=True)
     count = len(out.prompt_token_ids)
-    assert out.token_ids == [] and out.activations["resid_post", 0].shape[0] == count
+    assert len(out.token_ids) == 0 and out.activations["resid_post", 0].shape[0] == count
     assert numpy.isnan(out.prompt_logprobs[0]) and numpy.isfinite(out.prompt_logprobs[1:]).all()
     assert out.lens.entropy.shape == (1, client.model().layer_count, count)
     assert (out.lens.target_rank[0, :, -1] == -1).all()  # the last position has no next token
@@ -85,11 +90,11 @@ def test_steering_changes_what_it_touches(client) -> None:
     # Rows of an fp32 engine travel as fp32: the difference is the vector up to rounding of the sum.
     assert numpy.abs(difference - 2.0 * direction).max() < 1e-4 * max(1.0, numpy.abs(plain.activations["resid_post", 1]).max())
     assert numpy.array_equal(steered.activations["resid_post", 0][:prompt], plain.activations["resid_post", 0][:prompt])
-    assert steered.stats.touched_row_counts == [prompt]
+    assert steered.stats.touched_row_counts == (prompt,)
     generation = client.generate(PROMPT, max_new_tokens=8, ignore_eos=True,
                                  steer=[sextant.Steer(f"integration@{stored.version}", strength=50.0, positions="generation")])
     assert generation.token_ids[0] == plain.token_ids[0]  # `generation` cannot change the first sampled token
-    assert generation.token_ids != plain.token_ids
+    assert generation.token_ids.tolist() != plain.token_ids.tolist()
     client.vectors.delete("integration")
 
 
@@ -100,7 +105,7 @@ def test_different_vectors_in_one_batch(client) -> None:
 
     def run(vector):
         client.vectors.put(f"batch-{vector}", vectors[vector], site="resid_pre", layers=[1])
-        return client.generate(PROMPT, max_new_tokens=16, ignore_eos=True, steer=[sextant.Steer(f"batch-{vector}")]).token_ids
+        return client.generate(PROMPT, max_new_tokens=16, ignore_eos=True, steer=[sextant.Steer(f"batch-{vector}")]).token_ids.tolist()
 
     alone = [run(v) for v in range(4)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -109,13 +114,13 @@ def test_different_vectors_in_one_batch(client) -> None:
 
 
 def test_kept_captures_outlive_the_call(client) -> None:
-    out = client.generate(PROMPT, max_new_tokens=4, ignore_eos=True, capture=sextant.Capture(sites=["mlp_out"], ttl=600))
+    out = client.generate(PROMPT, max_new_tokens=4, ignore_eos=True, capture=sextant.Capture(sites=["mlp_out"], ttl_seconds=600))
     rows = out.activations["mlp_out", 2]
-    name = out.activations.name
-    kept = client.captures.get(name)
+    name = out.capture
+    kept = client.captures.info(name)
     assert kept.state == "complete" and kept.position_count == len(out.prompt_token_ids) + 3
     assert any(c.name == name for c in client.captures.list())
-    assert numpy.array_equal(client.captures.get(name).activations["mlp_out", 2], rows)
+    assert numpy.array_equal(client.captures.get(name)["mlp_out", 2], rows)
     client.captures.delete(name)
     with pytest.raises(sextant.SextantError) as error:
         client.captures.get(name)

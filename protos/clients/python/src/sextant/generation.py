@@ -65,6 +65,11 @@ class Generation(Results):
 
     close = cancel
 
+    def wait(self) -> Generation:
+        """Waits until the call has ended and everything has arrived; raises SextantError if it ended badly."""
+        self._need_all()
+        return self
+
     @property
     def activations(self) -> Activations:
         """The kept capture's rows, fetched as they are asked for."""
