@@ -117,7 +117,10 @@ def reading_columns(
             union = np.unique(top_ids[i])
             counts.append(len(union))
             tracked_ids += union.astype("<i4").tobytes()
-            tracked_lp += np.log(np.full((len(rows), len(union)), 0.5 / len(union))).astype("<f4").tobytes()
+            for j in range(len(rows)):
+                row = np.full(len(union), -9.0, "<f4")
+                row[np.searchsorted(union, top_ids[i, j])] = top_lp[i, j]
+                tracked_lp += row.tobytes()
     return pb.Readings(
         positions=positions,
         sites=[site for site, _ in rows],

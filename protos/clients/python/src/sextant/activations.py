@@ -55,6 +55,11 @@ class Activations(Mapping[str, np.ndarray]):
         return f"<Activations {self.info.name} {shape}>"
 
     @property
+    def name(self) -> str:
+        """`captures/{id}`."""
+        return self.info.name
+
+    @property
     def position_count(self) -> int:
         """Length of the position axis."""
         return max(self.info.position_count, max(self.info.positions, default=-1) + 1)

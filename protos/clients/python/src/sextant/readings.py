@@ -46,7 +46,8 @@ class ReadingArrays:
 class ReadingsLog:
     """Every Readings message of one call. Append as they come; `arrays` lays out what is there so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, top_k: int = 1, target_count: int = 1) -> None:
+        self._least = (top_k, target_count)  # Lengths of the last axes when no message says otherwise.
         self.rows: list[tuple[str, int]] = []
         self.position_count = 0  # Positions with a reading.
         self._messages: list[types_pb2.Readings] = []
@@ -81,8 +82,8 @@ class ReadingsLog:
         layers = sorted({layer for _, layer in self.rows})
         seen = [max(m.positions, default=-1) + 1 for m in self._messages]
         shape = (len(sites), len(layers), max([position_count, *seen]))
-        top_k = max((m.top_k for m in self._messages), default=0)
-        targets = max((m.target_count for m in self._messages), default=0)
+        top_k = max((m.top_k for m in self._messages), default=self._least[0])
+        targets = max((m.target_count for m in self._messages), default=self._least[1])
         out = ReadingArrays(
             sites=sites,
             layers=layers,

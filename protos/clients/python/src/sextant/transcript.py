@@ -9,7 +9,7 @@ import numpy as np
 
 from sextant.events import Event, FinishedEvent, ReadingsEvent, StartedEvent, TokenEvent, WarningEvent
 from sextant.readings import ReadingArrays, ReadingsLog
-from sextant.settings import GenerateOptions
+from sextant.settings import GenerateOptions, Lens
 from sextant.v1 import inference_pb2
 from sextant.vocabulary import Vocabulary
 
@@ -29,9 +29,9 @@ class Stats:
     recorded_position_count: int = 0
     lens_position_count: int = 0
     touched_row_counts: tuple[int, ...] = ()
-    queue_seconds: float = 0.0
-    prefill_seconds: float = 0.0
-    decode_seconds: float = 0.0
+    queue_ns: int = 0
+    prefill_ns: int = 0
+    decode_ns: int = 0
     captured_bytes: int = 0
     missing_reading_count: int = 0
 
@@ -39,7 +39,7 @@ class Stats:
     def tokens_per_second(self) -> float:
         """Generated tokens after the first, over the time they took; NaN when there are none."""
         steps = self.generated_token_count - 1
-        return steps / self.decode_seconds if steps > 0 and self.decode_seconds > 0 else float("nan")
+        return steps / (self.decode_ns * 1e-9) if steps > 0 and self.decode_ns > 0 else float("nan")
 
 
 class Transcript:
@@ -61,7 +61,9 @@ class Transcript:
         self.warnings: list[WarningEvent] = []
         self.stats = Stats()
         self.prompt_logprobs = np.zeros(0, np.float32)
-        self.log = ReadingsLog()
+        lens = Lens() if options.lens is True else options.lens
+        targets = 1 if not lens or isinstance(lens.targets, str) else len(lens.targets)
+        self.log = ReadingsLog(lens.top_k if lens else 1, targets)
 
     @property
     def text(self) -> str:
@@ -129,9 +131,9 @@ class Transcript:
                 s.recorded_position_count,
                 s.lens_position_count,
                 tuple(s.touched_row_counts),
-                s.queue_ns / 1e9,
-                s.prefill_ns / 1e9,
-                s.decode_ns / 1e9,
+                s.queue_ns,
+                s.prefill_ns,
+                s.decode_ns,
                 s.captured_bytes,
                 s.missing_reading_count,
             )

@@ -174,4 +174,4 @@ def _summary(out: sextant.Generation, options: argparse.Namespace) -> None:
         parts.append(f"{steer.label} touched {count} rows")
     if options.capture:
         parts.append(f"kept as {out.capture.rpartition('/')[2]}")
-    Console(stderr=True).print(f"[dim]{escape('; '.join(parts))}[/]", highlight=False)
+    Console(stderr=True).print(f"[dim]{escape('; '.join(parts))}[/]", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The `sextant` command: reads arguments, runs one subcommand, turns errors into one line and an exit code."""
+"""The `sextant` command: arguments in, one subcommand, errors as one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sextant.cli import capture, generate, inspect, status, vector
 
 # Exit codes: 0 done, 1 the server said no, 2 the arguments are wrong, 3 no server, 130 interrupted.
 _EXIT_CODES = {"INVALID_ARGUMENT": 2, "UNAVAILABLE": 3}
+_PIPE_COLUMNS = 240
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code."""
     options = parser().parse_args(arguments)
     console, complaints = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(width=_PIPE_COLUMNS)  # Programs read whole lines.
     try:
         with sextant.Client(options.server) as client:
             return options.run(client, options, console) or 0

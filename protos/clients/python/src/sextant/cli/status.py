@@ -29,7 +29,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--metrics",
         action="append",
         metavar="HOST:PORT",
-        help="HTTP address of a service, may be given several times (default: the usual ports on this machine)",
+        help="HTTP address of a service; repeatable (default: the usual ports on this machine)",
     )
     p.set_defaults(run=run)
 
@@ -53,8 +53,8 @@ def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[Renderab
     try:
         model = client.model()
         lines.append(
-            f"model {model.name}: {model.family}, {model.layer_count} layers x {model.hidden_size}, {model.dtype}, "
-            f"{model.tensor_parallel_size} ranks, epoch {model.epoch}"
+            f"model {model.name}: {model.family}, {model.layer_count} layers x {model.hidden_size}, "
+            f"{model.dtype}, {model.tensor_parallel_size} ranks, epoch {model.epoch}"
         )
     except sextant.SextantError as error:
         lines.append(Text(str(error), "red"))

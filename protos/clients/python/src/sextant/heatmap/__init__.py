@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -57,9 +58,8 @@ class Heatmap:
             ),
             "{{data}}": to_json(self.document),
         }
-        for mark, text in parts.items():  # The data goes last: tokens may spell a mark.
-            page = page.replace(mark, text, 1)
-        return page
+        # One pass: a title or a token may spell a mark itself.
+        return re.sub(r"\{\{\w+\}\}", lambda mark: parts[mark[0]], page)
 
     def picture(
         self, path: str | Path, *, theme: str = "light", metric: str = "prob", columns: int = 40

@@ -50,10 +50,11 @@ def ramp(metric: Metric, theme: Theme) -> list[str]:
 
 
 def ink(colour: str) -> str:
-    """A text colour that reads on `colour`: near-black or near-white, whichever contrasts more."""
-    linear = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]) ** 2.2
+    """Black or white, whichever contrasts more with `colour`: at least 4.5 to 1 (WCAG's bound)."""
+    encoded = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
-    return "#14171f" if (luminance + 0.05) / 0.058 > 1.03 / (luminance + 0.05) else "#ffffff"
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def _oklab_to_srgb(lab: np.ndarray) -> np.ndarray:
