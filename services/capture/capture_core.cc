@@ -64,7 +64,7 @@ void CaptureCore::Tick() {
   const absl::Time now = clock_->Now();
   for (const LeaseId id : leases_.TakeExpired(now)) {
     ++counters_.leases_expired;
-    ReturnPositions(*leases_.Find(id), id, /*decoder_died=*/false);
+    ReturnPositions(*leases_.Find(id), id, LeaseEnd::kExpired);
   }
   for (const auto& [engine, epoch] : ranks_.TakeDead(now, options_.rank_grace)) {
     EndOlderEpochs(engine, epoch + 1, "GROUP_LOST");

@@ -156,7 +156,9 @@ class CaptureCore {
   bool MakeLease(StreamId stream, Decoder& decoder, sextant::internal::v1::Lease* message);
   bool LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& decoder,
                  sextant::internal::v1::Lease* message);
-  void ReturnPositions(const Lease& lease, LeaseId id, bool decoder_died);
+  enum class LeaseEnd { kExpired, kReleased, kDecoderDied };
+  void ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end);
+  bool IsHopeless(const CaptureRecord::Position& position) const;
   void FinishPosition(CaptureRecord& record, int32_t position, const sextant::v1::Readings& readings,
                       bool failed);
   // Keeps waiting_ right after the record's positions have changed.

@@ -22,6 +22,8 @@ using PositionState = CaptureRecord::PositionState;
 
 // Payload of one message: other languages' gRPC refuses more than 4 MiB unless told otherwise.
 constexpr int64_t kMessageBytes = int64_t{1} << 20;
+// A position may be given back more often than decoders may die of it: they are told to end, too.
+constexpr int64_t kRefusalsPerDelivery = 8;
 
 }  // namespace
 
@@ -36,7 +38,7 @@ absl::StatusOr<StreamId> CaptureCore::ConnectDecoder(const DecoderHello& hello) 
 }
 
 void CaptureCore::DisconnectDecoder(StreamId id) {
-  for (const Lease& lease : leases_.Disconnect(id)) ReturnPositions(lease, 0, /*decoder_died=*/true);
+  for (const Lease& lease : leases_.Disconnect(id)) ReturnPositions(lease, 0, LeaseEnd::kDecoderDied);
 }
 
 absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message) {
@@ -53,7 +55,7 @@ absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message
       if (decoder->leases.contains(message.release().lease())) {
         const LeaseId lease = message.release().lease();
         if (decoder->sending == lease) decoder->sending = 0;
-        ReturnPositions(leases_.Remove(lease), lease, /*decoder_died=*/false);
+        ReturnPositions(leases_.Remove(lease), lease, LeaseEnd::kReleased);
       }
       return absl::OkStatus();
     default:
@@ -117,22 +119,27 @@ void CaptureCore::FinishPosition(CaptureRecord& record, int32_t position, const 
   if (!record.kept() && policy_.return_credit_when_done && !was_final) credit_.Free(record.id(), 1);
 }
 
-void CaptureCore::ReturnPositions(const Lease& lease, LeaseId id, bool decoder_died) {
+bool CaptureCore::IsHopeless(const CaptureRecord::Position& position) const {
+  return position.deliveries >= options_.max_deliveries ||
+         position.refusals >= kRefusalsPerDelivery * int64_t{options_.max_deliveries};
+}
+
+void CaptureCore::ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end) {
   Held* held = Find(lease.capture);
   if (held == nullptr) return;
   CaptureRecord& record = *held->record;
   for (const int32_t index : lease.positions) {
     CaptureRecord::Position* position = record.Find(index);
     if (position == nullptr) continue;
-    if (decoder_died) ++position->deliveries;
+    position->deliveries += end == LeaseEnd::kDecoderDied;
+    position->refusals += end == LeaseEnd::kReleased;
     // An expired lease's positions are somebody else's already, or wait; those of a lease that ends now wait
     // again.
-    const bool mine = position->state == PositionState::kLeased && !(lease.expired && decoder_died) &&
-                      (id == 0 || position->lease == id);
+    const bool mine = position->state == PositionState::kLeased &&
+                      !(lease.expired && end == LeaseEnd::kDecoderDied) && (id == 0 || position->lease == id);
     if (mine && policy_.keep_rows_until_done) record.Unlease(index);
-    const bool hopeless = decoder_died && position->deliveries >= options_.max_deliveries;
-    if (hopeless && position->state == PositionState::kWaiting) {
-      LogError("a position has ended every decoder that took it",
+    if (end != LeaseEnd::kExpired && IsHopeless(*position) && position->state == PositionState::kWaiting) {
+      LogError("a position has ended, or was given back by, every decoder that took it",
                {{"capture", lease.capture.hex()}, {"position", index}});
       FinishPosition(record, index, FailedReadings(record.request().spec(), index, position->target_id),
                      /*failed=*/true);
@@ -215,8 +222,9 @@ bool CaptureCore::LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& dec
   for (const auto& [order, index] : record.waiting()) {
     if (static_cast<int64_t>(chosen.size()) >= most) break;
     const CaptureRecord::Position& position = *record.Find(index);
-    // A position that may have ended a decoder goes alone, so that it takes no other position with it.
-    const bool suspect = position.deliveries > 0;
+    // A position that may have ended a decoder, or that none could decode, goes alone, so that it takes no
+    // other position with it.
+    const bool suspect = position.deliveries > 0 || position.refusals > 1;
     if (suspect && !chosen.empty()) break;
     if (const absl::Status status = record.AppendLeased(position, data); !status.ok()) {
       LogError("kept rows cannot be read", {{"capture", record.id().hex()}, {"error", status}});

@@ -217,6 +217,32 @@ TEST_F(CaptureCoreTest, ReleasedLeasesCountAsNoDeath) {
   EXPECT_THAT(TakeLease(decoder).first.positions(), ElementsAre(0));
 }
 
+TEST_F(CaptureCoreTest, APositionThatEveryDecoderGivesBackIsGivenUp) {
+  options_.max_deliveries = 1;
+  Start();
+  ASSERT_TRUE(core_->Open(TestOpen(a_, CAPTURE_KIND_TRANSIENT, 10)).ok());
+  const StreamId rank0 = Rank(0);
+  ASSERT_TRUE(Send(rank0, TestAttach(a_)).ok());
+  ASSERT_TRUE(Send(rank0, TestChunk(a_, 0, {0, 1})).ok());
+  const StreamId decoder = LensDecoder(1000);
+  int refusals = 0;
+  for (int step = 0; step < 100; ++step) {
+    const auto lease = TakeLease(decoder).first;
+    if (lease.lease() == 0) break;
+    internal::v1::DecoderMessage answer;
+    if (lease.positions(0) == 0) {
+      answer.mutable_release()->set_lease(lease.lease());
+      ++refusals;
+    } else {
+      answer = TestResult(lease.lease(), a_, {1}, 1);
+    }
+    ASSERT_TRUE(core_->OnDecoderMessage(decoder, std::move(answer)).ok());
+  }
+  EXPECT_EQ(refusals, 8);
+  EXPECT_EQ(core_->FindRecord(a_)->log().size(), 2);
+  EXPECT_EQ(core_->FindRecord(a_)->log().failed_count(), 1);
+}
+
 TEST_F(CaptureCoreTest, LeasesStayWithinWhatTheDecoderWantsAndMatchItsDigest) {
   options_.budget_bytes = 100 * kTestPositionBytes;
   Start();
