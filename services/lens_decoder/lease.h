@@ -13,9 +13,12 @@ struct Lease {
   int64_t id = 0;
   std::string capture;  // 16 bytes
   internal::v1::CaptureSpec spec;
+  std::string spec_key;  // equal exactly when specs are laid out and decoded alike
   std::vector<int32_t> positions;
   std::vector<int32_t> target_ids;  // one of each position
   std::string data;                 // the positions' payloads, joined
+
+  int64_t row_count() const { return static_cast<int64_t>(positions.size()) * spec.rows_size(); }
 };
 
 }  // namespace sextant

@@ -53,6 +53,7 @@ absl::Status LeaseAssembler::Begin(internal::v1::Lease&& message) {
   lease_->positions.assign(message.positions().begin(), message.positions().end());
   lease_->target_ids.assign(message.target_ids().begin(), message.target_ids().end());
   lease_->spec = std::move(*message.mutable_spec());
+  lease_->spec_key = lease_->spec.SerializeAsString();
   return absl::OkStatus();
 }
 

@@ -32,51 +32,82 @@ absl::StatusOr<std::unique_ptr<LeaseDecoder>> LeaseDecoder::Make(Backend& backen
   return decoder;
 }
 
-absl::Status LeaseDecoder::Decode(const Lease& lease, const Emit& emit, const OnBatch& on_batch) {
+absl::Status LeaseDecoder::Decode(absl::Span<const Lease> leases, const Emit& emit, const OnBatch& on_batch) {
+  SEXTANT_CHECK(!leases.empty());
   SEXTANT_ASSIGN_OR_RETURN(const LensLayout layout,
-                           LensLayout::Make(lease.spec, head_.hidden_size, head_.vocab_size));
-  const size_t total = lease.positions.size();
-  if (lease.target_ids.size() != total ||
-      static_cast<int64_t>(lease.data.size()) != static_cast<int64_t>(total) * layout.position_bytes()) {
-    return LeaseInvalid("positions, targets and data do not match");
-  }
+                           LensLayout::Make(leases[0].spec, head_.hidden_size, head_.vocab_size));
+  SEXTANT_ASSIGN_OR_RETURN(const std::vector<Item> items, List(layout, leases));
   const auto batch_size = static_cast<size_t>(std::max(1, options_.max_batch_rows / layout.group_rows()));
-  const auto piece_size =
-      static_cast<size_t>(std::max<int64_t>(1, options_.max_reading_bytes / layout.reading_bytes()));
-  for (size_t first = 0; first < total; first += batch_size) {
-    const size_t count = std::min(batch_size, total - first);
+  for (size_t first = 0; first < items.size(); first += batch_size) {
+    const absl::Span<const Item> some = absl::MakeConstSpan(items).subspan(first, batch_size);
     LensBatch batch;
-    SEXTANT_RETURN_IF_ERROR(DecodeBatch(layout, lease, first, count, batch));
-    const LensOutput output = Output(layout, batch.rows.rows);
-    on_batch({static_cast<int>(count), static_cast<int>(batch.rows.rows)});
-    for (size_t piece = 0; piece < count; piece += piece_size) {
-      const auto positions =
-          absl::MakeConstSpan(lease.positions).subspan(first + piece, std::min(piece_size, count - piece));
-      SEXTANT_RETURN_IF_ERROR(emit(layout.BuildReadings(batch, output, static_cast<int>(piece), positions)));
-    }
+    SEXTANT_RETURN_IF_ERROR(DecodeBatch(layout, some, batch));
+    on_batch({static_cast<int>(some.size()), static_cast<int>(batch.rows.rows)});
+    SEXTANT_RETURN_IF_ERROR(EmitBatch(layout, some, batch, emit));
   }
   return absl::OkStatus();
 }
 
-absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, const Lease& lease, size_t first,
-                                       size_t count, LensBatch& batch) {
-  const int64_t rows = static_cast<int64_t>(count) * layout.group_rows();
+absl::string_view LeaseDecoder::Item::Payload(const LensLayout& layout) const {
+  const auto bytes = static_cast<size_t>(layout.position_bytes());
+  return absl::string_view(lease->data).substr(index * bytes, bytes);
+}
+
+absl::StatusOr<std::vector<LeaseDecoder::Item>> LeaseDecoder::List(const LensLayout& layout,
+                                                                   absl::Span<const Lease> leases) {
+  std::vector<Item> items;
+  for (const Lease& lease : leases) {
+    SEXTANT_CHECK(lease.spec_key == leases[0].spec_key);
+    const size_t count = lease.positions.size();
+    if (lease.target_ids.size() != count ||
+        static_cast<int64_t>(lease.data.size()) != static_cast<int64_t>(count) * layout.position_bytes()) {
+      return LeaseInvalid("positions, targets and data do not match");
+    }
+    for (size_t i = 0; i < count; ++i) {
+      items.push_back({&lease, i});
+      SEXTANT_RETURN_IF_ERROR(layout.CheckPosition(items.back().Payload(layout), items.back().target_id()));
+    }
+  }
+  return items;
+}
+
+absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<const Item> items,
+                                       LensBatch& batch) {
+  const int64_t rows = static_cast<int64_t>(items.size()) * layout.group_rows();
   SEXTANT_RETURN_IF_ERROR(Reserve(layout, rows));
   batch.rows = Tensor::Of(device_rows_, layout.row_dtype(), rows, head_.hidden_size);
   batch.target_count = layout.target_count();
   batch.top_k = layout.top_k();
   batch.tracked = layout.tracked();
   char* to = static_cast<char*>(host_rows_.data());
-  for (size_t i = first; i < first + count; ++i, to += layout.group_rows() * layout.row_bytes()) {
-    const absl::string_view payload(lease.data.data() + static_cast<int64_t>(i) * layout.position_bytes(),
-                                    static_cast<size_t>(layout.position_bytes()));
-    SEXTANT_RETURN_IF_ERROR(layout.AddPosition(payload, lease.target_ids[i], batch, to));
+  for (const Item& item : items) {
+    layout.AddPosition(item.Payload(layout), item.target_id(), batch, to);
+    to += layout.group_rows() * layout.row_bytes();
   }
   tracked_ids_.clear();
   tracked_logprobs_.clear();
   backend_.Copy(*stream_, device_rows_.data(), host_rows_.data(), rows * layout.row_bytes());
   backend_.Lens(*stream_, batch, head_.norm(), head_.norm_eps, *head_.head, Output(layout, rows));
   return backend_.Synchronize(*stream_);
+}
+
+absl::Status LeaseDecoder::EmitBatch(const LensLayout& layout, absl::Span<const Item> items,
+                                     const LensBatch& batch, const Emit& emit) {
+  const LensOutput output = Output(layout, batch.rows.rows);
+  const auto piece_size =
+      static_cast<size_t>(std::max<int64_t>(1, options_.max_reading_bytes / layout.reading_bytes()));
+  for (size_t first = 0; first < items.size();) {
+    const Lease& lease = *items[first].lease;
+    std::vector<int32_t> positions;
+    for (size_t i = first; i < items.size() && items[i].lease == &lease && positions.size() < piece_size;
+         ++i) {
+      positions.push_back(items[i].position());
+    }
+    SEXTANT_RETURN_IF_ERROR(
+        emit(lease, layout.BuildReadings(batch, output, static_cast<int>(first), positions)));
+    first += positions.size();
+  }
+  return absl::OkStatus();
 }
 
 absl::Status LeaseDecoder::Reserve(const LensLayout& layout, int64_t rows) {

@@ -35,8 +35,8 @@ struct DecodedBatch {
 // one.
 class LeaseDecoder {
  public:
-  // Takes the next piece of a lease's readings; a failed status ends the lease's decoding.
-  using Emit = std::function<absl::Status(v1::Readings&& readings)>;
+  // Takes the next piece of a lease's readings; a failed status ends the decoding.
+  using Emit = std::function<absl::Status(const Lease& lease, v1::Readings&& readings)>;
   // Told of each batch once its readings are known.
   using OnBatch = std::function<void(const DecodedBatch& batch)>;
 
@@ -44,17 +44,34 @@ class LeaseDecoder {
   static absl::StatusOr<std::unique_ptr<LeaseDecoder>> Make(Backend& backend, const LensHead& head,
                                                             const LeaseDecoderOptions& options);
 
-  // Decodes all positions of the lease, in order. INVALID_ARGUMENT / LEASE_... or RESOURCE_EXHAUSTED when
-  // this lease cannot be decoded; what `emit` failed with; any other status is a fault of the device.
-  absl::Status Decode(const Lease& lease, const Emit& emit, const OnBatch& on_batch);
+  // Decodes all positions of the leases together, in order. REQUIRES: at least one lease, and equal
+  // spec_keys. INVALID_ARGUMENT / LEASE_... or RESOURCE_EXHAUSTED when one of them cannot be decoded, before
+  // anything was emitted; what `emit` failed with; any other status is a fault of the device.
+  absl::Status Decode(absl::Span<const Lease> leases, const Emit& emit, const OnBatch& on_batch);
+
+  int max_batch_rows() const { return options_.max_batch_rows; }
 
  private:
   LeaseDecoder(Backend& backend, const LensHead& head, const LeaseDecoderOptions& options)
       : backend_(backend), head_(head), options_(options) {}
+  // One position of one of the leases.
+  struct Item {
+    const Lease* lease = nullptr;
+    size_t index = 0;  // of the position within the lease
+
+    int32_t position() const { return lease->positions[index]; }
+    int32_t target_id() const { return lease->target_ids[index]; }
+    absl::string_view Payload(const LensLayout& layout) const;
+  };
+
+  // Every position of the leases, checked.
+  static absl::StatusOr<std::vector<Item>> List(const LensLayout& layout, absl::Span<const Lease> leases);
   // Makes the buffers big enough for `rows` rows of this layout.
   absl::Status Reserve(const LensLayout& layout, int64_t rows);
-  absl::Status DecodeBatch(const LensLayout& layout, const Lease& lease, size_t first, size_t count,
-                           LensBatch& batch);
+  absl::Status DecodeBatch(const LensLayout& layout, absl::Span<const Item> items, LensBatch& batch);
+  // Hands the batch's readings on, cut at leases and at the size of a piece.
+  absl::Status EmitBatch(const LensLayout& layout, absl::Span<const Item> items, const LensBatch& batch,
+                         const Emit& emit);
   LensOutput Output(const LensLayout& layout, int64_t rows);
 
   Backend& backend_;

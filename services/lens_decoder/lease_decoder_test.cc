@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 
 #include "common/activation/readings.h"
@@ -44,8 +45,8 @@ class LeaseDecoderTest : public testing::TestWithParam<bool> {
     pieces_ = 0;
     batch_rows_.clear();
     const absl::Status status = MakeDecoder(options)->Decode(
-        lease,
-        [&](v1::Readings&& piece) {
+        {&lease, 1},
+        [&](const Lease&, v1::Readings&& piece) {
           const absl::Status valid = ValidateReadings(piece, lease.spec);
           EXPECT_TRUE(valid.ok()) << valid;
           AppendReadings(piece, all);
@@ -59,7 +60,8 @@ class LeaseDecoderTest : public testing::TestWithParam<bool> {
 
   std::string DecodeReason(const Lease& lease) {
     return ErrorReason(MakeDecoder()->Decode(
-        lease, [](v1::Readings&&) { return absl::OkStatus(); }, [](const DecodedBatch&) {}));
+        {&lease, 1}, [](const Lease&, v1::Readings&&) { return absl::OkStatus(); },
+        [](const DecodedBatch&) {}));
   }
 
   // Every number of `readings` against plain arithmetic on the lease's rows.
@@ -175,6 +177,31 @@ TEST_P(LeaseDecoderTest, BatchesAndPiecesDoNotChangeReadings) {
   EXPECT_THAT(batch_rows_, testing::Each(6));
   EXPECT_EQ(Decode(lease, {.max_reading_bytes = 1}).SerializeAsString(), whole);
   EXPECT_EQ(pieces_, 7);
+}
+
+TEST_P(LeaseDecoderTest, LeasesDecodedTogetherGetTheirOwnReadings) {
+  std::vector<Lease> leases;
+  for (const int positions : {3, 1, 4}) {
+    leases.push_back(MakeTinyLease({.rows = kSixRows, .final_row_index = 5, .position_count = positions},
+                                   static_cast<uint32_t>(positions)));
+    leases.back().id = positions;
+  }
+  std::map<int64_t, v1::Readings> together;
+  std::vector<int> batch_rows;
+  const absl::Status status =
+      MakeDecoder({.max_batch_rows = 30})
+          ->Decode(
+              leases,
+              [&](const Lease& lease, v1::Readings&& piece) {
+                AppendReadings(piece, together[lease.id]);
+                return absl::OkStatus();
+              },
+              [&](const DecodedBatch& batch) { batch_rows.push_back(batch.row_count); });
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_THAT(batch_rows, ElementsAre(30, 18));
+  for (const Lease& lease : leases) {
+    EXPECT_EQ(together[lease.id].SerializeAsString(), Decode(lease).SerializeAsString()) << lease.id;
+  }
 }
 
 TEST_P(LeaseDecoderTest, TrackedIdsAreTheUnionOfTheRowsAskedFor) {

@@ -98,6 +98,21 @@ absl::StatusOr<std::optional<ArrivedLease>> LeaseStream::Next(absl::Duration tim
   return next;
 }
 
+std::vector<Lease> LeaseStream::TakeLike(const Lease& first, int64_t max_rows) {
+  std::vector<Lease> taken;
+  absl::MutexLock lock(&mutex_);
+  while (!ended_ && !arrived_.empty()) {
+    Lease* next = std::get_if<Lease>(&arrived_.front());
+    if (next == nullptr || next->spec_key != first.spec_key) break;
+    max_rows -= next->row_count();
+    if (max_rows < 0) break;
+    queued_bytes_ -= BytesOf(arrived_.front());
+    taken.push_back(std::move(*next));
+    arrived_.pop_front();
+  }
+  return taken;
+}
+
 bool LeaseStream::SendResult(const Lease& lease, v1::Readings&& readings) {
   internal::v1::DecoderMessage message;
   message.mutable_result()->set_lease(lease.id);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -43,6 +44,10 @@ class LeaseStream {
   // The next lease, whole or bad, or nothing after `timeout`. What ended the stream once it has ended: leases
   // that are still here are not ours any more.
   absl::StatusOr<std::optional<ArrivedLease>> Next(absl::Duration timeout);
+
+  // Takes leases like `first` that have arrived next, as long as they have at most `max_rows` rows in all.
+  // Never waits.
+  std::vector<Lease> TakeLike(const Lease& first, int64_t max_rows);
 
   // False when the stream is broken; Next then says why.
   bool SendResult(const Lease& lease, v1::Readings&& readings);

@@ -85,30 +85,39 @@ void LensLayout::Compile() {
   }
 }
 
-absl::Status LensLayout::AddPosition(absl::string_view payload, int32_t target_id, LensBatch& batch,
-                                     char* rows) const {
+absl::Status LensLayout::CheckPosition(absl::string_view payload, int32_t target_id) const {
   SEXTANT_CHECK_EQ(static_cast<int64_t>(payload.size()), position_bytes_);
   if (target_id < -1 || target_id >= vocab_size_) {
     return LeaseOfAnotherModel(
         absl::StrCat("target ", target_id, " is beyond the vocabulary of ", vocab_size_));
   }
+  for (const Slot& slot : slots_) {
+    const float scale = ScaleOf(slot, payload);
+    if (slot.scale_offset >= 0 && !(std::isfinite(scale) && scale > 0)) {
+      return LeaseInvalid("a scale is not a positive number");
+    }
+  }
+  return absl::OkStatus();
+}
+
+void LensLayout::AddPosition(absl::string_view payload, int32_t target_id, LensBatch& batch,
+                             char* rows) const {
   const auto group = static_cast<int32_t>(batch.final_rows.size());
   batch.final_rows.push_back(static_cast<int32_t>(batch.row_info.size()) + final_slot_);
   for (const Slot& slot : slots_) {
     std::memcpy(rows, payload.data() + slot.offset, static_cast<size_t>(row_bytes_));
     rows += row_bytes_;
-    LensRow info = {.group = group};
-    if (slot.scale_offset >= 0) {
-      std::memcpy(&info.scale, payload.data() + slot.scale_offset, sizeof info.scale);
-      if (!std::isfinite(info.scale) || info.scale <= 0)
-        return LeaseInvalid("a scale is not a positive number");
-    }
-    batch.row_info.push_back(info);
+    batch.row_info.push_back({group, ScaleOf(slot, payload)});
   }
   const auto& fixed = spec_.lens().target_ids();
   if (fixed.empty()) batch.targets.push_back(target_id);
   batch.targets.insert(batch.targets.end(), fixed.begin(), fixed.end());
-  return absl::OkStatus();
+}
+
+float LensLayout::ScaleOf(const Slot& slot, absl::string_view payload) {
+  float scale = 0;
+  if (slot.scale_offset >= 0) std::memcpy(&scale, payload.data() + slot.scale_offset, sizeof scale);
+  return scale;
 }
 
 v1::Readings LensLayout::BuildReadings(const LensBatch& batch, const LensOutput& output, int first,

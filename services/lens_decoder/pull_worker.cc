@@ -2,10 +2,11 @@
 #include "services/lens_decoder/pull_worker.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "kernels/status_macros.h"
@@ -63,35 +64,20 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
     metrics_.Disconnected();
   };
   while (!stop_.HasBeenNotified()) {
-    SEXTANT_ASSIGN_OR_RETURN(const std::optional<ArrivedLease> arrived, stream.Next(kStopPoll));
+    SEXTANT_ASSIGN_OR_RETURN(std::optional<ArrivedLease> arrived, stream.Next(kStopPoll));
     if (!arrived.has_value()) continue;
-    const Lease* lease = std::get_if<Lease>(&*arrived);
-    const absl::Status status =
-        lease == nullptr ? std::get<BadLease>(*arrived).status : Decode(stream, *lease);
-    const int64_t id = lease == nullptr ? std::get<BadLease>(*arrived).id : lease->id;
-    if (status.ok()) {
-      metrics_.LeaseDone();
-      backoff_ = options_.min_backoff;
+    if (const BadLease* bad = std::get_if<BadLease>(&*arrived)) {
+      GiveBack(stream, bad->id, bad->status);
       continue;
     }
-    if (IsBadLease(status)) {
-      metrics_.LeaseBad();
-      LogError("a lease cannot be decoded",
-               {{"lease", id},
-                {"capture", lease == nullptr ? "" : absl::BytesToHexString(lease->capture)},
-                {"status", status}});
-      // Given back at once it would be leased again at once.
-      Pause(NextBackoff());
-      stream.SendRelease(id);
-      continue;
-    }
-    stream.SendRelease(id);
-    if (absl::IsCancelled(status)) {
-      metrics_.LeaseReleased();
-    } else if (!absl::IsUnavailable(status)) {
-      fault = status;
-      return status;
-    }
+    // Capture leases rows as they come in, so many small leases may wait: together they make a batch.
+    std::vector<Lease> leases;
+    leases.push_back(std::get<Lease>(*std::move(arrived)));
+    const int64_t room = decoder_.max_batch_rows() - leases[0].row_count();
+    std::vector<Lease> more = stream.TakeLike(leases[0], room);
+    std::move(more.begin(), more.end(), std::back_inserter(leases));
+    fault = Work(stream, leases);
+    SEXTANT_RETURN_IF_ERROR(fault);
   }
   const int released = stream.Finish(options_.finish_timeout);
   for (int i = 0; i < released; ++i) metrics_.LeaseReleased();
@@ -99,17 +85,48 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
   return Stopping();
 }
 
-absl::Status PullWorker::Decode(LeaseStream& stream, const Lease& lease) {
+absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> leases) {
+  const absl::Status status = Decode(stream, leases);
+  if (IsBadLease(status) && leases.size() > 1) {
+    // One of them is bad, and nothing was sent yet: alone, each shows which.
+    for (const Lease& lease : leases) SEXTANT_RETURN_IF_ERROR(Work(stream, {&lease, 1}));
+    return absl::OkStatus();
+  }
+  for (const Lease& lease : leases) {
+    if (status.ok()) {
+      metrics_.LeaseDone();
+    } else if (IsBadLease(status)) {
+      GiveBack(stream, lease.id, status);
+    } else if (stream.SendRelease(lease.id)) {
+      metrics_.LeaseReleased();
+    }
+  }
+  if (status.ok()) backoff_ = options_.min_backoff;
+  const bool fault =
+      !status.ok() && !IsBadLease(status) && !absl::IsCancelled(status) && !absl::IsUnavailable(status);
+  return fault ? status : absl::OkStatus();
+}
+
+absl::Status PullWorker::Decode(LeaseStream& stream, absl::Span<const Lease> leases) {
+  if (stop_.HasBeenNotified()) return Stopping();
   absl::Time start = absl::Now();
   return decoder_.Decode(
-      lease,
-      [&](v1::Readings&& readings) {
+      leases,
+      [&](const Lease& lease, v1::Readings&& readings) {
         if (!stream.SendResult(lease, std::move(readings)))
           return absl::UnavailableError("the stream is broken");
         start = absl::Now();
         return stop_.HasBeenNotified() ? Stopping() : absl::OkStatus();
       },
       [&](const DecodedBatch& batch) { metrics_.BatchDecoded(batch, absl::Now() - start); });
+}
+
+void PullWorker::GiveBack(LeaseStream& stream, int64_t lease, const absl::Status& why) {
+  metrics_.LeaseBad();
+  LogError("a lease cannot be decoded", {{"lease", lease}, {"status", why}});
+  // Given back at once it would be leased again at once.
+  Pause(NextBackoff());
+  stream.SendRelease(lease);
 }
 
 bool PullWorker::Pause(absl::Duration time) { return !stop_.WaitForNotificationWithTimeout(time); }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "grpcpp/channel.h"
 #include "services/lens_decoder/decoder_metrics.h"
 #include "services/lens_decoder/lease_decoder.h"
@@ -49,8 +50,12 @@ class PullWorker {
   // Works on one stream until it ends (the reason) or until Stop (STOPPING). Sets `fault` on a fault of the
   // device.
   absl::Status Serve(LeaseStream& stream, absl::Status& fault);
-  // Decodes one lease and sends its readings. What to do with the lease when that fails.
-  absl::Status Decode(LeaseStream& stream, const Lease& lease);
+  // Decodes leases that are alike, sends their readings, gives back what cannot be decoded or what stopping
+  // leaves. OK, or a fault of the device.
+  absl::Status Work(LeaseStream& stream, absl::Span<const Lease> leases);
+  absl::Status Decode(LeaseStream& stream, absl::Span<const Lease> leases);
+  // Gives back a lease that cannot be decoded, after a pause.
+  void GiveBack(LeaseStream& stream, int64_t lease, const absl::Status& why);
   // Waits, unless stopped. Returns false when stopped.
   bool Pause(absl::Duration time);
   absl::Duration NextBackoff();

@@ -60,6 +60,8 @@ Lease MakeTinyLease(const TinyLeaseOptions& options, uint32_t seed) {
   lens.set_tracked(options.tracked);
   lens.set_normalization(options.residual ? v1::NORMALIZATION_RESIDUAL : v1::NORMALIZATION_OWN);
 
+  lease.spec_key = lease.spec.SerializeAsString();
+
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   const auto append = [&lease](float value) {
