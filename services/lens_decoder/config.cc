@@ -14,8 +14,10 @@ ABSL_FLAG(std::string, model, "",
 ABSL_FLAG(std::string, dtype, "bfloat16", "Numbers of the head's products: bfloat16 or float32.");
 ABSL_FLAG(int, threads, 1,
           "Streams to the capture service, each decoding on a thread of its own. They share the head.");
-ABSL_FLAG(int, want_mb, 16,
-          "MiB of rows that each stream holds at a time: what is decoded and what waits for it.");
+ABSL_FLAG(int, want_mb, 0,
+          "MiB of rows that each stream holds at a time: what is decoded and what waits for it. 0: two "
+          "batches. More would "
+          "only keep work from other decoders.");
 ABSL_FLAG(int, max_batch_rows, 1024, "Rows decoded together, unless one position has more.");
 ABSL_FLAG(int, http_port, 8740, "Port for /metrics, /livez and /readyz. 0 lets the system choose.");
 ABSL_FLAG(std::string, name, "",
@@ -54,8 +56,8 @@ absl::StatusOr<DecoderConfig> ConfigFromFlags() {
     return invalid("--capture must be the address of the capture service, host:port");
   if (config.http_port < 0 || config.http_port > 65535) return invalid("--http_port must be 0 to 65535");
   if (config.threads < 1 || config.threads > 256) return invalid("--threads must be 1 to 256");
-  if (config.want_bytes < 1 << 20 || config.want_bytes > int64_t{1} << 30)
-    return invalid("--want_mb must be 1 to 1024");
+  if (config.want_bytes < 0 || config.want_bytes > int64_t{1} << 30)
+    return invalid("--want_mb must be 0 to 1024");
   if (config.max_batch_rows < 1 || config.max_batch_rows > 65536)
     return invalid("--max_batch_rows must be 1 to 65536");
   return config;

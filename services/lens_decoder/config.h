@@ -16,7 +16,7 @@ struct DecoderConfig {
   std::string model;
   DType dtype = DType::kBF16;
   int threads = 1;
-  int64_t want_bytes = 0;  // of each stream
+  int64_t want_bytes = 0;  // of each stream; 0: two batches
   int max_batch_rows = 0;
   std::string name;
 };

@@ -1,5 +1,6 @@
 // The lens decoder: pulls captured rows, projects them through the model's final norm and head, returns
 // readings.
+#include <algorithm>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -42,6 +43,13 @@ absl::Status Load(const DecoderConfig& config, Loaded& loaded) {
   return absl::OkStatus();
 }
 
+// Two batches: one that is decoded and one that arrives meanwhile. Rows are BF16 unless the model runs in
+// F32.
+int64_t WantBytes(const DecoderConfig& config, const LensHead& head) {
+  if (config.want_bytes > 0) return config.want_bytes;
+  return std::max(int64_t{1} << 20, 2 * config.max_batch_rows * head.hidden_size * SizeOf(config.dtype));
+}
+
 // The streams and their threads.
 class Workers {
  public:
@@ -50,7 +58,8 @@ class Workers {
       SEXTANT_ASSIGN_OR_RETURN(auto decoder, LeaseDecoder::Make(*loaded.backend, loaded.head,
                                                                 {.max_batch_rows = config.max_batch_rows}));
       decoders_.push_back(std::move(decoder));
-      const LeaseStreamOptions stream = {absl::StrCat(config.name, "/", i), loaded.digest, config.want_bytes};
+      const LeaseStreamOptions stream = {absl::StrCat(config.name, "/", i), loaded.digest,
+                                         WantBytes(config, loaded.head)};
       // Streams of one connection would slow each other down.
       workers_.push_back(std::make_unique<PullWorker>(
           MakeChannel(config.capture, {.own_connection = true}),
