@@ -66,7 +66,7 @@ class Generation(Results):
     close = cancel
 
     def wait(self) -> Generation:
-        """Waits until the call has ended and everything has arrived; raises SextantError if it ended badly."""
+        """Waits until the call has ended and everything has arrived; the generation itself, for chaining."""
         self._need_all()
         return self
 

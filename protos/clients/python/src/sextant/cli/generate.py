@@ -11,7 +11,7 @@ from rich.markup import escape
 import sextant
 from sextant.cli import arguments
 from sextant.cli.live import LiveHeatmap
-from sextant.events import WarningEvent
+from sextant.events import StartedEvent, WarningEvent
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -133,9 +133,9 @@ def _capture(options: argparse.Namespace) -> sextant.Capture | None:
 
 
 def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool) -> None:
-    if not quiet:
-        console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
     for event in out:
+        if isinstance(event, StartedEvent) and not quiet:
+            console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
         if event.text:
             sys.stdout.write(event.text)
             sys.stdout.flush()

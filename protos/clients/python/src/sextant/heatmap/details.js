@@ -62,6 +62,7 @@ function trajectories(position) {
       });
     } else candidates(layer, position).forEach((entry) => note(entry.id, layer, entry.p));
   }
+  for (const entry of lines.values()) if (entry.text === data.next[position]) entry.best += 2;
   return [...lines.values()].sort((a, b) => b.best - a.best).slice(0, 5);
 }
 

@@ -5,6 +5,7 @@ const positionCount = data.inputs.length;
 const layerCount = data.layers.length;
 const widths = [10, 30, 64, 96, 132];
 const state = { site: data.site, metric: 0, theme: "light", width: 2, layer: layerCount - 1, position: 0, pinned: -1 };
+let moved = false;  // Whether the cursor was ever used.
 const columns = [];  // [position] {element, cells: [layer]}
 
 const make = (tag, className, text) => {
@@ -23,6 +24,7 @@ function visible(text) {
     .replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
       (c) => "U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0"));
   const lead = shown.match(/^ */)[0];
+  if (lead === shown) return ["", "␣".repeat(Math.min(lead.length, 8))];
   return ["·".repeat(lead.length), shown.slice(lead.length)];
 }
 
@@ -122,7 +124,7 @@ function paint() {
       if (!best && !present(layer, position)) names.push("missing");
       if (best && best.text === data.next[position]) names.push("hit");
       if (r.depth[position] >= 0 && r.depth[position] === data.layers[layer]) names.push("depth");
-      if (layer === state.layer && position === state.position) names.push("current");
+      if (moved && layer === state.layer && position === state.position) names.push("current");
       cell.className = names.join(" ");
       const [background, text] = value === null ? ["", ""] : colour(value);
       cell.style.background = background;

@@ -48,6 +48,7 @@ function pin(position) {
 // Moves the cursor; says the cell aloud and keeps it in view when the keyboard did it.
 function moveTo(layer, position, byKey) {
   const label = (n) => find("sheet").querySelector(`.axis [data-layer="${n}"]`);
+  moved = true;
   columns[state.position].cells[state.layer].classList.remove("current");
   label(state.layer).classList.remove("current");
   state.layer = Math.max(0, Math.min(layerCount - 1, layer));
@@ -192,4 +193,4 @@ for (let position = 0; position < positionCount; position++) {
   find("sheet").append(columns[position].element);
 }
 setWidth(positionCount <= 14 ? 3 : 2);
-if (positionCount && layerCount) { refresh(); moveTo(layerCount - 1, 0, false); }
+if (positionCount && layerCount) refresh();
