@@ -196,6 +196,8 @@ class FakeGateway(
 
     def _keep(self, request, prompt, count) -> None:
         rows = self._rows(request.capture)
+        if request.HasField("lens"):
+            rows = sorted({*rows, *self._rows(request.lens)})
         present = [p for p in range(count) if p not in self.missing]
         self.captures[CAPTURE] = (
             capture_pb2.Capture(

@@ -82,3 +82,10 @@ def test_list_get_delete(client):
     assert (caught.value.code, caught.value.reason) == ("NOT_FOUND", "CAPTURE_NOT_FOUND")
     with pytest.raises(sextant.SextantError, match="32 hex digits"):
         client.captures.get("mine")
+
+
+def test_a_lens_of_the_same_call_adds_no_rows(client):
+    capture = sextant.Capture(sites=["attn_out"], layers=[4])
+    out = client.generate("Once", max_new_tokens=2, capture=capture, lens=sextant.Lens(layers="all"))
+    assert list(out.activations) == ["blocks.4.hook_attn_out"]
+    assert len(client.captures.get(out.capture)) == 1 + fake_model.LAYERS

@@ -136,8 +136,8 @@ class Generation(Results):
 
     async def activations(self) -> Activations:
         """The kept capture's rows."""
-        name = self._need_capture()
-        return Activations(await asyncio.to_thread(self._client.captures.get, name))
+        name, asked = self._need_capture(), self._transcript.options.capture
+        return Activations(await asyncio.to_thread(self._client.captures.get, name, asked))
 
     async def _finish(self) -> Generation:
         while await self._pull() is not None:

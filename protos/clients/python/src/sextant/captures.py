@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from sextant.activations import Activations
 from sextant.errors import invalid
 from sextant.model import dtype_name, to_datetime
 from sextant.selection import site_name
+from sextant.settings import Capture
 from sextant.v1 import capture_pb2, capture_pb2_grpc
 
 if TYPE_CHECKING:
@@ -86,9 +87,18 @@ class Captures:
         request = capture_pb2.GetCaptureRequest(name=capture_name(reference))
         return capture_info(self._client.call(self._stub.GetCapture, request))
 
-    def get(self, reference: str | CaptureInfo) -> Activations:
-        """The rows of one capture, fetched as they are asked for; `.info` says what there is."""
-        return Activations(self, self.info(reference))
+    def get(self, reference: str | CaptureInfo, asked: Capture | None = None) -> Activations:
+        """The rows of one capture, fetched as they are asked for; `.info` says what there is.
+
+        asked: only the rows of these settings; a capture also holds what a lens of the same call read.
+        """
+        info = self.info(reference)
+        if asked is not None:
+            settings = asked.to_proto()
+            sites = {site_name(site) for site in settings.sites}
+            layers = set(settings.layers) or {layer for _, layer in info.rows}
+            info = replace(info, rows=tuple(row for row in info.rows if row[0] in sites and row[1] in layers))
+        return Activations(self, info)
 
     def delete(self, reference: str | CaptureInfo) -> None:
         """Frees a capture. FAILED_PRECONDITION / CAPTURE_OPEN while it is being written."""

@@ -73,7 +73,7 @@ class Generation(Results):
     @property
     def activations(self) -> Activations:
         """The kept capture's rows, fetched as they are asked for."""
-        return self._client.captures.get(self._need_capture())
+        return self._client.captures.get(self._need_capture(), self._transcript.options.capture)
 
     def _need_text(self) -> None:
         while not self._transcript.finished and self._pull() is not None:
