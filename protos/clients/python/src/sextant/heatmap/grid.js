@@ -21,7 +21,7 @@ function visible(text) {
   if (text === "") return ["∅", ""];
   const shown = text
     .replace(/\n/g, "⏎").replace(/\r/g, "␍").replace(/\t/g, "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g,
+    .replace(/[\u0000-\u001f\u007f-\u00a0\u00ad\u2000-\u200f\u2028-\u202e\u202f\u205f-\u206f\u3000\ufeff]/g,
       (c) => "U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0"));
   const lead = shown.match(/^ */)[0];
   if (lead === shown) return ["", "␣".repeat(Math.min(lead.length, 8))];
