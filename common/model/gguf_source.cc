@@ -11,6 +11,8 @@
 namespace sextant {
 namespace {
 
+constexpr char kRopeDivisorsName[] = "rope_freqs.weight";
+
 absl::Status Unsupported(absl::string_view message) {
   return MakeError(absl::StatusCode::kInvalidArgument, "MODEL_UNSUPPORTED",
                    absl::StrCat("GGUF model: ", message));
@@ -84,7 +86,7 @@ absl::Status ReadRope(const GgufHeader& header, const WeightFile& file, ModelSpe
   } else if (type != "none") {
     return Unsupported(absl::StrCat("rope scaling \"", type, "\" is not supported; none and linear are"));
   }
-  const GgufTensor* divisors = header.Find("rope_freqs.weight");
+  const GgufTensor* divisors = header.Find(kRopeDivisorsName);
   if (divisors == nullptr) return absl::OkStatus();
   if (spec.rope_scaling.kind != RopeScalingKind::kNone || divisors->type != GgufTensorType::kF32 ||
       divisors->rows != 1 || divisors->cols != spec.head_dim / 2) {
@@ -161,6 +163,15 @@ class GgufSource final : public ModelSource {
     };
     return weight;
   }
+
+  std::vector<std::string> TensorNames() const override {
+    std::vector<std::string> names;
+    for (const GgufTensor& tensor : header_.tensors()) names.push_back(tensor.name);
+    return names;
+  }
+
+  // The spec has taken it in.
+  bool IsIgnorable(const std::string& name) const override { return name == kRopeDivisorsName; }
 
  private:
   WeightFile file_;

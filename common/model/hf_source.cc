@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/model/float16.h"
@@ -85,6 +86,20 @@ class HfSource final : public ModelSource {
       return place.file->Read(*place.tensor, first * row_bytes, absl::MakeSpan(out, count * row_bytes));
     };
     return weight;
+  }
+
+  std::vector<std::string> TensorNames() const override {
+    std::vector<std::string> names;
+    for (const auto& file : folder_.files()) {
+      for (const SafetensorsTensor& tensor : file->tensors()) names.push_back(tensor.name);
+    }
+    return names;
+  }
+
+  // Exporters write a tied head, and older ones the rotary frequencies, that follow from the configuration.
+  bool IsIgnorable(const std::string& name) const override {
+    return (spec().tied_head && name == HfTensorName({WeightKind::kHead, 0})) ||
+           absl::EndsWith(name, ".rotary_emb.inv_freq");
   }
 
  private:

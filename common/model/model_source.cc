@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -99,7 +100,18 @@ absl::StatusOr<StoredWeight> ModelSource::Checked(WeightId id) const {
 }
 
 absl::Status ModelSource::CheckAllWeights() const {
-  for (const WeightId id : WeightsOf(spec_)) SEXTANT_RETURN_IF_ERROR(Checked(id).status());
+  std::set<std::string> used;
+  for (const WeightId id : WeightsOf(spec_)) {
+    SEXTANT_ASSIGN_OR_RETURN(const StoredWeight stored, Checked(id));
+    used.insert(stored.name);
+  }
+  // A weight that nothing reads, a bias say, means that the model is not what its configuration says.
+  for (const std::string& name : TensorNames()) {
+    if (used.count(name) != 0 || IsIgnorable(name)) continue;
+    return MakeError(absl::StatusCode::kInvalidArgument, "MODEL_UNSUPPORTED",
+                     absl::StrCat("the model has a tensor \"", name, "\", which a ", spec_.family,
+                                  " model of its configuration does not use"));
+  }
   return absl::OkStatus();
 }
 

@@ -101,6 +101,11 @@ class ModelSource {
   // Where a weight lies. INVALID_ARGUMENT: MODEL_TENSOR_MISSING, MODEL_TENSOR_DTYPE.
   virtual absl::StatusOr<StoredWeight> Locate(WeightId id) const = 0;
 
+  // Every tensor of the files.
+  virtual std::vector<std::string> TensorNames() const = 0;
+  // Whether a tensor may be there though nothing reads it.
+  virtual bool IsIgnorable(const std::string& name) const = 0;
+
  private:
   // Locate, with the shape compared with the spec's.
   absl::StatusOr<StoredWeight> Checked(WeightId id) const;

@@ -98,10 +98,23 @@ TEST(ModelSourceTest, MissingWeightsAreRefused) {
   spec.qk_norm = true;
   TinyModel(spec).WriteHf(folder);
   EXPECT_EQ(FaultOf(folder.path()), "accepted");
-  std::filesystem::copy_file(folder.path() + "/config.json", folder.path() + "/kept");
-  spec.qk_norm = false;
+  spec.qk_norm = false;  // the family says that there are some
   TinyModel(spec).WriteHf(folder);
   EXPECT_EQ(FaultOf(folder.path()), "MODEL_TENSOR_MISSING");
+}
+
+TEST(ModelSourceTest, WeightsThatNothingReadsAreRefused) {
+  TemporaryFolder folder;
+  ModelSpec spec = TinyModel::Spec();
+  TinyModel(spec).WriteHf(folder);
+  std::filesystem::copy_file(folder.path() + "/config.json", folder.path() + "/kept");
+  spec.qkv_bias = true;
+  TinyModel(spec).WriteHf(folder);
+  std::filesystem::rename(folder.path() + "/kept", folder.path() + "/config.json");
+  const auto source = OpenModel(folder.path());
+  EXPECT_EQ(ErrorReason(source.status()), "MODEL_UNSUPPORTED");
+  EXPECT_NE(source.status().message().find("_proj.bias"), absl::string_view::npos) << source.status();
+  EXPECT_EQ(FaultOf(TinyModel(spec).WriteGguf(folder)), "MODEL_UNSUPPORTED");
 }
 
 TEST(ModelSourceTest, PathsThatAreNoModel) {

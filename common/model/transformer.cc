@@ -103,7 +103,7 @@ absl::StatusOr<Tensor> Transformer::Forward(Stream& stream, const StepBatch& bat
   Embed(stream, rows);
   for (int32_t layer = 0; layer < spec_.layer_count; ++layer) RunLayer(stream, layer, rows, hooks);
   if (batch.sampled_rows.empty()) return Tensor{};
-  return ComputeLogits(stream, batch.sampled_rows);
+  return ComputeLogits(stream, rows, batch.sampled_rows);
 }
 
 absl::Status Transformer::StageInputs(Stream& stream, const StepBatch& batch) {
@@ -217,13 +217,13 @@ void Transformer::RunMlp(Stream& stream, int32_t index, int64_t rows) {
   backend_.MatMul(stream, activated, *weights.down, Tensor{}, work.block_out.Rows(0, rows));
 }
 
-Tensor Transformer::ComputeLogits(Stream& stream, const std::vector<int32_t>& sampled_rows) {
+Tensor Transformer::ComputeLogits(Stream& stream, int64_t rows, const std::vector<int32_t>& sampled_rows) {
   const WorkspaceTensors& work = workspace_->tensors();
   const int64_t count = static_cast<int64_t>(sampled_rows.size());
   const Tensor sampled = work.sampled.Rows(0, count);        // F32 [count, hidden]
   const Tensor normed = work.sampled_normed.Rows(0, count);  // dtype [count, hidden]
   const Tensor part = work.logits_part.Rows(0, count);       // F32 [count, vocab of this rank]
-  backend_.GatherRows(stream, work.residual, sampled_rows, sampled);
+  backend_.GatherRows(stream, work.residual.Rows(0, rows), sampled_rows, sampled);
   backend_.RmsNorm(stream, sampled, weights_.final_norm.tensor(), spec_.norm_eps, normed);
   backend_.MatMul(stream, normed, weights_.head(), Tensor{}, part);
   const Tensor logits =

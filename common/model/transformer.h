@@ -85,7 +85,7 @@ class Transformer {
   void RunLayer(Stream& stream, int32_t index, int64_t rows, LayerHooks& hooks);
   void RunAttention(Stream& stream, int32_t index, int64_t rows);
   void RunMlp(Stream& stream, int32_t index, int64_t rows);
-  Tensor ComputeLogits(Stream& stream, const std::vector<int32_t>& sampled_rows);
+  Tensor ComputeLogits(Stream& stream, int64_t rows, const std::vector<int32_t>& sampled_rows);
 
   const ModelSpec spec_;
   const std::vector<Shard> shards_;
