@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
+#include "common/rpc/status.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/errors.h"
 #include "services/gateway/peer_status.h"
@@ -104,7 +105,11 @@ absl::Status Peers::ProbeWorker(size_t index) {
   grpc::ClientContext context;
   SetTimeout(context, options_.probe_timeout);
   internal::v1::GetEngineResponse engine;
-  SEXTANT_RETURN_IF_ERROR(StatusOfPeer(stub->GetEngine(&context, {}, &engine), Peer::kWorker));
+  const absl::Status answer = FromGrpcStatus(stub->GetEngine(&context, {}, &engine));
+  if (!answer.ok() && ErrorReason(answer).empty()) {
+    return EngineUnavailable(absl::StrCat("the worker at ", options_.workers[index], " does not answer"));
+  }
+  SEXTANT_RETURN_IF_ERROR(answer);
   SEXTANT_RETURN_IF_ERROR(Adopt(engine));
   absl::MutexLock lock(&mutex_);
   workers_[index].engine = engine.engine();
