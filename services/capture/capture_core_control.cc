@@ -103,7 +103,8 @@ void CaptureCore::EndCapture(const CaptureId& id, absl::string_view reason) {
   const bool was_attached =
       record.state() == CaptureRecord::State::kAttached || record.state() == CaptureRecord::State::kSealed;
   const StreamId leader = ranks_.LeaderStream(record.request().engine(), record.epoch());
-  if (record.kept() && record.position_count() > 0) {
+  const bool readable = record.position_count() > 0 || record.state() == CaptureRecord::State::kComplete;
+  if (record.kept() && readable) {
     record.End(reason, clock_->Now());
     NoteWaiting(record);
     WakeFollowers(id);

@@ -14,7 +14,7 @@
 namespace sextant {
 
 // What a stream is to the core: how it begins, what it takes, what it gives, how it ends.
-//   using In, Out; static const Hello* AsHello(const In&)
+//   using In, Out; static bool IsHello(const In&)
 //   static StatusOr<StreamId> Connect(CaptureCore&, const Hello&)
 //   static Status Take(CaptureCore&, StreamId, In&&); static optional<Out> Next(CaptureCore&, StreamId)
 //   static void Disconnect(CaptureCore&, StreamId)
