@@ -117,6 +117,8 @@ class CaptureCore {
   int64_t held_bytes() const;
   int64_t reserved_reading_bytes() const { return reserved_reading_bytes_; }
   size_t capture_count() const { return captures_.size(); }
+  // Captures whose state lies between the two.
+  int64_t CountCaptures(CaptureRecord::State from, CaptureRecord::State to) const;
   const DiskBudget* disk() const { return spool_ == nullptr ? nullptr : &spool_->disk(); }
 
  private:

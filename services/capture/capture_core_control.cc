@@ -25,6 +25,7 @@ constexpr int kMaxPageSize = 1000;
 constexpr int kMaxTtlSeconds = 604800;
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kMaxLabelBytes = 256;
+constexpr int64_t kMaxReadingBytes = int64_t{1} << 30;
 
 }  // namespace
 
@@ -50,7 +51,9 @@ absl::Status CaptureCore::CheckOpen(const OpenCaptureRequest& request) const {
     return InvalidOpenError(absl::StrCat("ttl_seconds of a kept capture is outside 1..", kMaxTtlSeconds));
   }
   if (request.label().size() > kMaxLabelBytes) return InvalidOpenError("label is longer than 256 bytes");
-  if (request.reading_bytes() < 0) return InvalidOpenError("reading_bytes is negative");
+  if (request.reading_bytes() < 0 || request.reading_bytes() > kMaxReadingBytes) {
+    return InvalidOpenError("reading_bytes is outside 0..1 GiB");
+  }
   if (kept && spool_ == nullptr) return KeepingDisabledError();
   return absl::OkStatus();
 }
@@ -200,6 +203,12 @@ GetStatusResponse CaptureCore::GetStatus() const {
   status.set_decoder_count(leases_.decoders().size());
   if (disk() != nullptr) status.set_disk_reserved_bytes(disk()->reserved_bytes());
   return status;
+}
+
+int64_t CaptureCore::CountCaptures(CaptureRecord::State from, CaptureRecord::State to) const {
+  return std::count_if(captures_.begin(), captures_.end(), [&](const auto& entry) {
+    return entry.second.record->state() >= from && entry.second.record->state() <= to;
+  });
 }
 
 absl::StatusOr<CaptureCore::ReadSelection> CaptureCore::SelectActivations(

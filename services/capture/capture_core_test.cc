@@ -4,6 +4,8 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <functional>
+#include <vector>
 
 #include "common/base/error.h"
 #include "gmock/gmock.h"
@@ -290,6 +292,37 @@ TEST_F(CaptureCoreTest, RowsThatWereNeverGrantedEndTheCapture) {
   ASSERT_TRUE(Send(rank0, TestChunk(a_, 0, {0, 1, 2, 3})).ok());
   EXPECT_THAT(Replies(rank0), ElementsAre("gone CREDIT_EXCEEDED"));
   EXPECT_EQ(core_->capture_count(), 0u);
+}
+
+TEST_F(CaptureCoreTest, MalformedChunksEndTheirCaptureOnly) {
+  options_.budget_bytes = 100 * kTestPositionBytes;
+  Start();
+  const StreamId rank0 = Rank(0);
+  std::vector<std::function<void(internal::v1::Chunk*)>> wrongs = {
+      [](internal::v1::Chunk* c) { c->add_positions(5); },
+      [](internal::v1::Chunk* c) { c->clear_positions(); },
+      [](internal::v1::Chunk* c) { c->set_positions(0, -1); },
+      [](internal::v1::Chunk* c) { c->set_positions(1, c->positions(0)); },
+      [](internal::v1::Chunk* c) { c->clear_lens(); },
+      [](internal::v1::Chunk* c) { c->clear_target_ids(); },
+      [](internal::v1::Chunk* c) { c->set_data("short"); },
+      [](internal::v1::Chunk* c) { c->set_part_count(2); },
+      [](internal::v1::Chunk* c) { c->set_part(3), c->set_part_count(2); },
+  };
+  int number = 10;
+  for (const auto& wrong : wrongs) {
+    const CaptureId id = TestId(++number);
+    ASSERT_TRUE(core_->Open(TestOpen(id, CAPTURE_KIND_TRANSIENT, 10)).ok());
+    ASSERT_TRUE(Send(rank0, TestAttach(id)).ok());
+    Replies(rank0);
+    internal::v1::RankMessage message = TestChunk(id, 0, {0, 1});
+    wrong(message.mutable_chunk());
+    const std::string& data = message.chunk().data();
+    message.mutable_chunk()->set_crc32(crc32_z(0, reinterpret_cast<const Bytef*>(data.data()), data.size()));
+    ASSERT_TRUE(Send(rank0, message).ok());
+    EXPECT_THAT(Replies(rank0), ElementsAre("gone CHUNK_MALFORMED")) << message.ShortDebugString();
+    EXPECT_EQ(core_->FindRecord(id), nullptr);
+  }
 }
 
 TEST_F(CaptureCoreTest, TimersCloseWhatNobodyEndsAndNothingElse) {

@@ -34,7 +34,8 @@ CaptureMetrics::CaptureMetrics(prometheus::Registry& r)
       reading_bytes_(
           Gauge(r, "sextant_capture_readings_reserved_bytes", "Bytes reserved for readings in memory.")),
       open_(Gauge(r, "sextant_capture_captures", "Captures by state.", {{"state", "open"}})),
-      kept_(Gauge(r, "sextant_capture_captures", "Captures by state.", {{"state", "kept"}})),
+      complete_(Gauge(r, "sextant_capture_captures", "Captures by state.", {{"state", "complete"}})),
+      incomplete_(Gauge(r, "sextant_capture_captures", "Captures by state.", {{"state", "incomplete"}})),
       decoders_(Gauge(r, "sextant_capture_decoders", "Lens decoders connected.")) {
   const char* chunks = "sextant_capture_chunks_total";
   const char* chunks_help = "Chunks received, by what became of them.";
@@ -74,8 +75,10 @@ void CaptureMetrics::Update(const CaptureCore& core) {
   credit_bytes_.Set(core.credit().total_outstanding_bytes());
   disk_reserved_bytes_.Set(status.disk_reserved_bytes());
   reading_bytes_.Set(core.reserved_reading_bytes());
-  open_.Set(status.open_capture_count());
-  kept_.Set(status.kept_capture_count());
+  open_.Set(static_cast<double>(status.open_capture_count()));
+  using State = CaptureRecord::State;
+  complete_.Set(core.CountCaptures(State::kComplete, State::kComplete));
+  incomplete_.Set(core.CountCaptures(State::kIncomplete, State::kIncomplete));
   decoders_.Set(status.decoder_count());
   for (const auto& [metric, count] : counters_) {
     metric->Increment(static_cast<double>(core.counters().*count - last_.*count));

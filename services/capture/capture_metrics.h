@@ -28,7 +28,8 @@ class CaptureMetrics {
   prometheus::Gauge& disk_reserved_bytes_;
   prometheus::Gauge& reading_bytes_;
   prometheus::Gauge& open_;
-  prometheus::Gauge& kept_;
+  prometheus::Gauge& complete_;
+  prometheus::Gauge& incomplete_;
   prometheus::Gauge& decoders_;
   std::vector<Counted> counters_;
   CaptureCounters last_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "kernels/check.h"
@@ -75,7 +76,10 @@ absl::Status CaptureRecord::CheckChunk(const Chunk& chunk) const {
     return Violation("CHUNK_MALFORMED",
                      absl::StrCat(bytes, " bytes for ", count, " positions of ", position_bytes()));
   }
+  absl::flat_hash_set<int32_t> distinct;
   for (int i = 0; i < count; ++i) {
+    if (!distinct.insert(chunk.positions(i)).second)
+      return Violation("CHUNK_MALFORMED", "a position is there twice");
     if (chunk.positions(i) < 0) return Violation("CHUNK_MALFORMED", "a position is negative");
     if (chunk.lens(i) && !layout_.has_value()) return Violation("CHUNK_MALFORMED", "the capture has no lens");
   }
@@ -104,7 +108,6 @@ absl::StatusOr<int> CaptureRecord::Take(int32_t rank, Chunk&& chunk, absl::Time 
     return Violation("CHUNK_PARTS", "a position's parts are too small");
   }
   const int64_t whole = sequence.expected;
-  SpoolRows rows;
   SEXTANT_ASSIGN_OR_RETURN(const int stored, Store(rank, chunk, sequence.parts, now));
   ForgetParts(rank);
   sequence.next = sequence.expected = whole;
@@ -130,16 +133,16 @@ absl::StatusOr<int> CaptureRecord::Store(int32_t rank, const Chunk& chunk, absl:
     }
   }
   if (repeated > 0) return 0;
-  if (position_count() + count > request_.max_positions()) {
-    return Violation("TOO_MANY_POSITIONS",
-                     absl::StrCat("more than ", request_.max_positions(), " positions"));
+  const int64_t most = state_ == State::kAttached ? request_.max_positions() : sealed_count_;
+  if (position_count() + count > most) {
+    return Violation("TOO_MANY_POSITIONS", absl::StrCat("more than ", most, " positions"));
   }
   int64_t slot = -1;
   const bool spool = kept() && policy_->spool_before_ack;
   if (spool) {
     SpoolRows rows;
     rows.set_rank(rank);
-    rows.set_next_seq(sequences_[rank].part_count > 1 ? sequences_[rank].expected : chunk.seq() + 1);
+    rows.set_next_seq(chunk.seq() + 1);
     *rows.mutable_positions() = chunk.positions();
     for (const int32_t target : chunk.target_ids()) rows.add_target_ids(target);
     *rows.mutable_lens() = chunk.lens();
