@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kernels/cpu/backend.h"
 #include "kernels/dtype.h"
 
 namespace sextant {
@@ -30,6 +31,9 @@ struct WorkerConfig {
   absl::Duration step_deadline;
   absl::Duration capture_stall_timeout;
   absl::Duration drain;
+
+  // For tests; no flag sets it.
+  CpuBackendOptions backend;
 
   // Set by the supervisor for its ranks; rank -1 is the supervisor itself.
   int rank = -1;

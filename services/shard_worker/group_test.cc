@@ -99,10 +99,14 @@ TEST_F(GroupTest, TokensDoNotDependOnTheNumberOfRanks) {
   }
 }
 
-// Bit-identical: the order of every sum is fixed by the row alone.
+// Bit-identical: the order of every sum is fixed by the row alone. In late mode queued work runs only when
+// something waits for it, so that rows sent without a wait would be wrong.
 TEST_F(GroupTest, CaptureAndCompanyChangeNothing) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    LocalGroup group(Config(2, dtype), 1000);
+  for (const auto& [dtype, late] :
+       {std::pair(DType::kF32, false), {DType::kBF16, false}, {DType::kF32, true}}) {
+    WorkerConfig config = Config(2, dtype);
+    config.backend.late = late;
+    LocalGroup group(config, 1000);
     pb::GenerateRequest request = Request(30, 25);
     request.mutable_sampling()->set_temperature(0.8f);
     request.mutable_sampling()->set_seed(5);

@@ -1,6 +1,8 @@
 // Makes what a rank holds.
 #include "services/shard_worker/rank_parts.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -48,6 +50,20 @@ absl::StatusOr<TransformerOptions> OptionsOf(const WorkerConfig& config, const M
   return options;
 }
 
+// Refuses what this machine's memory cannot hold, before it is loaded: running out later would kill ranks
+// without a word. RESOURCE_EXHAUSTED MEMORY.
+absl::Status CheckMemory(const WorkerConfig& config, const ModelSpec& spec,
+                         const TransformerOptions& options) {
+  SEXTANT_ASSIGN_OR_RETURN(const std::vector<Shard> shards, PlanShards(spec, config.rank_count));
+  int64_t needed = config.rank_count * config.ring_bytes;
+  for (const Shard& shard : shards) needed += PlanMemory(spec, shard, options).total_bytes();
+  const int64_t there = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  if (needed <= there) return absl::OkStatus();
+  return MakeError(absl::StatusCode::kResourceExhausted, "MEMORY",
+                   absl::StrCat("the group needs ", needed >> 20, " MiB, this machine has ", there >> 20,
+                                ": take a smaller model, or lower --kv_cache_mb or --ring_mb"));
+}
+
 EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const TransformerOptions& options) {
   EngineLimits limits;
   limits.vocab_size = static_cast<int32_t>(spec.vocab_size);
@@ -77,7 +93,7 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
-  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeCpuBackend({}));
+  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeCpuBackend(config.backend));
   if (config.rank_count == 1) {
     parts.communicator = std::make_unique<NullCommunicator>(*parts.backend);
   } else {
@@ -88,6 +104,7 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();
   SEXTANT_ASSIGN_OR_RETURN(const TransformerOptions options, OptionsOf(config, spec));
+  SEXTANT_RETURN_IF_ERROR(CheckMemory(config, spec, options));
   SEXTANT_ASSIGN_OR_RETURN(parts.transformer,
                            Transformer::Load(*parts.source, *parts.backend, *parts.communicator, options));
   parts.limits = LimitsOf(config, spec, options);

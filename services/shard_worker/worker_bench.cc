@@ -2,6 +2,8 @@
 // same tokens.
 //
 //   capture --data_dir=/tmp/c & shard_worker --model=... --ranks=2 & worker_bench --capture=127.0.0.1:7720
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <random>
@@ -36,6 +38,8 @@ struct Run {
   double decode_seconds = 0;
   double total_seconds = 0;
   std::vector<int32_t> tokens;
+  // Of tokens and log-probabilities, so that a fast wrong answer shows.
+  uint32_t digest = 0;
   int64_t captured_bytes = 0;
 };
 
@@ -69,7 +73,12 @@ class Bench {
     Run run;
     pb::GenerateResponse response;
     while (stream->Read(&response)) {
-      if (response.has_token()) run.tokens.push_back(response.token().id());
+      if (response.has_token()) {
+        const float logprob = response.token().logprob();
+        run.tokens.push_back(response.token().id());
+        run.digest = crc32_z(run.digest, reinterpret_cast<const Bytef*>(&run.tokens.back()), sizeof(int32_t));
+        run.digest = crc32_z(run.digest, reinterpret_cast<const Bytef*>(&logprob), sizeof logprob);
+      }
       if (!response.has_finished()) continue;
       run.prefill_seconds = response.finished().prefill_ns() * 1e-9;
       run.decode_seconds = response.finished().decode_ns() * 1e-9;
@@ -143,8 +152,8 @@ absl::Status RunBench() {
   for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
     SEXTANT_ASSIGN_OR_RETURN(const Run plain, bench.Generate(false));
     plain_rates.push_back(decoded / plain.decode_seconds);
-    std::printf("plain     prefill %7.1f ms  decode %7.1f tok/s\n", plain.prefill_seconds * 1e3,
-                plain_rates.back());
+    std::printf("plain     prefill %7.1f ms  decode %7.1f tok/s  digest %08x\n", plain.prefill_seconds * 1e3,
+                plain_rates.back(), plain.digest);
     if (absl::GetFlag(FLAGS_capture).empty()) continue;
     SEXTANT_ASSIGN_OR_RETURN(const Run captured, bench.Generate(true));
     captured_rates.push_back(decoded / captured.decode_seconds);
@@ -153,7 +162,7 @@ absl::Status RunBench() {
         "captured  prefill %7.1f ms  decode %7.1f tok/s  ratio %.3f  %.1f MB  sealed after %.1f ms  %s\n",
         captured.prefill_seconds * 1e3, captured_rates.back(), ratios.back(), captured.captured_bytes * 1e-6,
         (captured.total_seconds - captured.decode_seconds - captured.prefill_seconds) * 1e3,
-        captured.tokens == plain.tokens ? "same tokens" : "TOKENS DIFFER");
+        captured.digest == plain.digest ? "same digest" : "DIGEST DIFFERS");
   }
   std::printf("median plain %.1f tok/s", Median(plain_rates));
   if (!ratios.empty())
