@@ -125,7 +125,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=7700)
     parser.add_argument("--output", type=pathlib.Path, default=ROOT / "build/quickstart")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Both ends are the same orderly one, also where a shell has made this process ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = arguments.output
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -144,12 +146,12 @@ def main() -> int:
         return 130
     finally:
         cluster.down()
-    console.print(f"results: {folder}/ (open heatmap.html in a browser)", markup=False)
+    console.print(f"results: {folder}/ (open heatmap.html in a browser)", markup=False, soft_wrap=True)
     console.print("next:", markup=False)
     for command in ("deploy/local/up --ranks 3 --decoders 1",
                     '.venv/bin/sextant generate "The capital of France is" --max-new-tokens 16 --lens',
                     "deploy/local/down"):
-        console.print(f"  {command}", markup=False)
+        console.print(f"  {command}", markup=False, soft_wrap=True)
     return 0
 
 

@@ -1,12 +1,14 @@
-// What a device can do: memory, streams, events, and every operation of the forward pass, capture, steering and lens.
+// What a device can do: memory, streams, events, and every operation of the forward pass, capture, steering
+// and lens.
 //
-// Operations are queued on a stream and run in its order; two streams are ordered only by events. An operation's
-// Tensors must stay alive and unchanged until it has run; host-side arguments passed by value are copied when queued.
-// Shapes and dtypes are the caller's promise (CHECKed); a device fault shows as a Status when something waits.
+// Operations are queued on a stream and run in its order; two streams are ordered only by events. An
+// operation's Tensors must stay alive and unchanged until it has run; host-side arguments passed by value are
+// copied when queued. Shapes and dtypes are the caller's promise (CHECKed); a device fault shows as a Status
+// when something waits.
 //
-// "Compute dtype" is BF16, or F32 when the model runs with --dtype float32. The residual stream, norm weights, logits
-// and everything statistical are F32. On the CPU the order in which one output is summed does not depend on how many
-// other rows are in the call, so a row's result is bit-identical alone or in company.
+// "Compute dtype" is BF16, or F32 when the model runs with --dtype float32. The residual stream, norm
+// weights, logits and everything statistical are F32. On the CPU the order in which one output is summed does
+// not depend on how many other rows are in the call, so a row's result is bit-identical alone or in company.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +41,8 @@ class Event {
   virtual ~Event() = default;
 };
 
-// A weight matrix [rows, cols] in the backend's own layout: rows are outputs (or vocabulary entries), cols inputs.
+// A weight matrix [rows, cols] in the backend's own layout: rows are outputs (or vocabulary entries), cols
+// inputs.
 class Matrix {
  public:
   virtual ~Matrix() = default;
@@ -49,10 +52,12 @@ class Matrix {
   virtual int64_t bytes() const = 0;
 };
 
-// Writes rows [first, first + count) of a matrix as F32 into out [count, cols]. Called from the packing thread.
+// Writes rows [first, first + count) of a matrix as F32 into out [count, cols]. Called from the packing
+// thread.
 using RowSource = std::function<absl::Status(int64_t first, int64_t count, float* out)>;
 
-// A paged KV cache of one layer. Keys and values are [block_count, block_size, kv_heads, head_dim] of compute dtype.
+// A paged KV cache of one layer. Keys and values are [block_count, block_size, kv_heads, head_dim] of compute
+// dtype.
 struct KvLayer {
   void* keys = nullptr;
   void* values = nullptr;
@@ -80,15 +85,15 @@ struct AttentionBatch {
 };
 
 struct RopeArgs {
-  Tensor qkv;        // F32 [rows, (q_heads + 2 * kv_heads) * head_dim]: queries, keys, values
-  Tensor q_norm;     // F32 [1, head_dim] or empty: RMS norm of each query head before rotation
-  Tensor k_norm;     // F32 [1, head_dim] or empty
+  Tensor qkv;     // F32 [rows, (q_heads + 2 * kv_heads) * head_dim]: queries, keys, values
+  Tensor q_norm;  // F32 [1, head_dim] or empty: RMS norm of each query head before rotation
+  Tensor k_norm;  // F32 [1, head_dim] or empty
   float norm_eps = 0;
   Tensor cos_table;  // F32 [max_positions, head_dim / 2]
   Tensor sin_table;  // F32 [max_positions, head_dim / 2]
   int64_t q_heads = 0;
-  KvLayer kv;        // keys and values of each row are written to its position's place
-  Tensor q_out;      // compute dtype [rows, q_heads * head_dim]
+  KvLayer kv;    // keys and values of each row are written to its position's place
+  Tensor q_out;  // compute dtype [rows, q_heads * head_dim]
 };
 
 enum class SteerOperator : int32_t { kAdd, kAddScaled, kAblate, kClamp, kSet };
@@ -99,8 +104,8 @@ struct SteerEntry {
   float strength = 1;
   float low = 0, high = 0;  // kClamp
   bool preserve_norm = false;
-  Tensor direction;              // F32 [1, hidden]
-  std::vector<int32_t> rows;     // rows of the activation
+  Tensor direction;           // F32 [1, hidden]
+  std::vector<int32_t> rows;  // rows of the activation
 };
 
 // One row to record: payload goes to `ring + offset`.
@@ -126,10 +131,10 @@ struct LensRow {
 
 // A batch of captured rows to be decoded through final norm and head. Rows of a group are consecutive.
 struct LensBatch {
-  Tensor rows;                           // F32 or BF16 [M, hidden], raw captured rows
-  std::vector<LensRow> row_info;         // [M], groups ascending from 0
-  std::vector<int32_t> final_rows;       // [groups]: the row (index into M) that is the final layer's resid_post
-  std::vector<int32_t> targets;          // [groups * target_count]; -1: none
+  Tensor rows;                      // F32 or BF16 [M, hidden], raw captured rows
+  std::vector<LensRow> row_info;    // [M], groups ascending from 0
+  std::vector<int32_t> final_rows;  // [groups]: the row (index into M) that is the final layer's resid_post
+  std::vector<int32_t> targets;     // [groups * target_count]; -1: none
   int32_t target_count = 0;
   int32_t top_k = 0;
   bool tracked = false;
@@ -137,15 +142,16 @@ struct LensBatch {
 
 // Where lens results go; all host-visible (pinned). M rows, G groups, K = top_k, T = target_count.
 struct LensOutput {
-  int32_t* top_ids = nullptr;           // [M, K], best first; ties go to the lower id
-  float* top_logprobs = nullptr;        // [M, K]
-  float* entropy_nats = nullptr;        // [M]
-  float* kl_final_nats = nullptr;       // [M], KL(final row of its group || row)
-  float* target_logprobs = nullptr;     // [M, T]; NaN without a target
-  int32_t* target_ranks = nullptr;      // [M, T]; 1 + count of logits greater than the target's; -1 without a target
+  int32_t* top_ids = nullptr;        // [M, K], best first; ties go to the lower id
+  float* top_logprobs = nullptr;     // [M, K]
+  float* entropy_nats = nullptr;     // [M]
+  float* kl_final_nats = nullptr;    // [M], KL(final row of its group || row)
+  float* target_logprobs = nullptr;  // [M, T]; NaN without a target
+  int32_t* target_ranks =
+      nullptr;  // [M, T]; 1 + count of logits greater than the target's; -1 without a target
   // With tracked: the union of a group's top ids, ascending, and each of its rows' log-probabilities of them.
   // Filled by the backend when the operation runs; valid after the stream was waited for.
-  std::vector<std::vector<int32_t>>* tracked_ids = nullptr;    // [G][U_g]
+  std::vector<std::vector<int32_t>>* tracked_ids = nullptr;     // [G][U_g]
   std::vector<std::vector<float>>* tracked_logprobs = nullptr;  // [G][rows of g * U_g], row-major
 };
 
@@ -178,32 +184,34 @@ class Backend {
   virtual absl::Status Synchronize(Event& event) = 0;
   // Runs `work` on the host in stream order. A failed status faults the stream: later work is skipped.
   virtual void RunOnHost(Stream& stream, std::function<absl::Status()> work) = 0;
-  // Between any two kinds of memory of this backend, and ordinary host memory on either side if it stays alive.
+  // Between any two kinds of memory of this backend, and ordinary host memory on either side if it stays
+  // alive.
   virtual void Copy(Stream& stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(Stream& stream, void* to, int64_t bytes) = 0;
 
   // ---- forward pass
-  // out[r] = table[ids[r] - first_id] where that row exists, else zeros. (Vocabulary-parallel: summed over ranks.)
-  // ids I32 [rows, 1]; out F32 [rows, hidden].
+  // out[r] = table[ids[r] - first_id] where that row exists, else zeros. (Vocabulary-parallel: summed over
+  // ranks.) ids I32 [rows, 1]; out F32 [rows, hidden].
   virtual void Embed(Stream& stream, const Matrix& table, int64_t first_id, Tensor ids, Tensor out) = 0;
   // out = in / rms(in) * weight. in F32 [rows, n], weight F32 [1, n], out compute dtype [rows, n].
   virtual void RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps, Tensor out) = 0;
-  // out = in . weight^T (+ bias). in compute dtype [rows, cols(w)] (F32 with a F32 matrix, BF16 with a BF16 one),
-  // out F32 or BF16 [rows, rows(w)], bias F32 [1, rows(w)] or empty.
+  // out = in . weight^T (+ bias). in compute dtype [rows, cols(w)] (F32 with a F32 matrix, BF16 with a BF16
+  // one), out F32 or BF16 [rows, rows(w)], bias F32 [1, rows(w)] or empty.
   virtual void MatMul(Stream& stream, Tensor in, const Matrix& weight, Tensor bias, Tensor out) = 0;
   // Optional per-head norm, rotation (rotate-half), KV write, queries out.
   virtual void RopeAndCache(Stream& stream, const RopeArgs& args, const AttentionBatch& batch) = 0;
-  // Causal: row attends to positions 0..its own of its sequence. q and out: compute dtype [rows, q_heads * head_dim].
-  virtual void Attention(Stream& stream, Tensor q, const KvLayer& kv, const AttentionBatch& batch, float scale,
-                         int64_t q_heads, Tensor out) = 0;
+  // Causal: row attends to positions 0..its own of its sequence. q and out: compute dtype [rows, q_heads *
+  // head_dim].
+  virtual void Attention(Stream& stream, Tensor q, const KvLayer& kv, const AttentionBatch& batch,
+                         float scale, int64_t q_heads, Tensor out) = 0;
   // out = silu(gate) * up. gate_up F32 [rows, 2 * n] (gate first), out compute dtype [rows, n].
   virtual void SwiGlu(Stream& stream, Tensor gate_up, Tensor out) = 0;
   // x += y. F32 [rows, n].
   virtual void Add(Stream& stream, Tensor x, Tensor y) = 0;
   // out[i] = in[rows[i]]. in F32 or BF16 [*, n]; out same dtype [count, n].
   virtual void GatherRows(Stream& stream, Tensor in, std::vector<int32_t> rows, Tensor out) = 0;
-  // logits F32 [n, vocab], settings one per row; ids I32 [n, 1] and logprobs F32 [n, 1] (before temperature and
-  // truncation) may be pinned.
+  // logits F32 [n, vocab], settings one per row; ids I32 [n, 1] and logprobs F32 [n, 1] (before temperature
+  // and truncation) may be pinned.
   virtual void Sample(Stream& stream, Tensor logits, std::vector<SampleSettings> settings, Tensor ids,
                       Tensor logprobs) = 0;
 
@@ -214,10 +222,12 @@ class Backend {
   virtual void RecordRows(Stream& stream, Tensor activation, std::vector<RecordEntry> entries, DType dtype,
                           void* ring) = 0;
   // Writes the F32 root mean square, sqrt(mean(x^2) + eps), of each row to ring + offset.
-  virtual void RecordRms(Stream& stream, Tensor activation, float eps, std::vector<RecordEntry> entries, void* ring) = 0;
+  virtual void RecordRms(Stream& stream, Tensor activation, float eps, std::vector<RecordEntry> entries,
+                         void* ring) = 0;
 
   // ---- lens
-  // Norm (weight F32 [1, hidden], eps), head, and statistics over the full vocabulary; [M, vocab] never exists.
+  // Norm (weight F32 [1, hidden], eps), head, and statistics over the full vocabulary; [M, vocab] never
+  // exists.
   virtual void Lens(Stream& stream, LensBatch batch, Tensor norm_weight, float eps, const Matrix& head,
                     LensOutput output) = 0;
 };

@@ -179,7 +179,8 @@ TEST_P(BackendAttentionTest, RotatesAndWritesTheCacheInPlace) {
       }
     }
     for (int64_t place = 0; place < keys.view().rows; ++place) {
-      ASSERT_TRUE(written[place] || (std::isnan(keys.At(place, 0)) && std::isnan(values.At(place, 0)))) << place;
+      ASSERT_TRUE(written[place] || (std::isnan(keys.At(place, 0)) && std::isnan(values.At(place, 0))))
+          << place;
     }
   }
 }

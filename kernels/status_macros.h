@@ -6,11 +6,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define SEXTANT_RETURN_IF_ERROR(expression)                         \
-  do {                                                              \
-    if (absl::Status status_ = (expression); !status_.ok()) {       \
-      return status_;                                               \
-    }                                                               \
+#define SEXTANT_RETURN_IF_ERROR(expression)                   \
+  do {                                                        \
+    if (absl::Status status_ = (expression); !status_.ok()) { \
+      return status_;                                         \
+    }                                                         \
   } while (false)
 
 #define SEXTANT_CONCAT_INNER_(a, b) a##b

@@ -247,6 +247,8 @@ def main() -> int:
     for command in commands.choices.values():
         command.add_argument("--folder", type=pathlib.Path, default=ROOT / "build/local", help="state, data and logs (default build/local)")
     arguments = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     cluster = Cluster(arguments.folder)
     try:
         if arguments.command == "up":

@@ -132,7 +132,8 @@ INSTANTIATE_TEST_SUITE_P(
     Isas, MatMulPanelsTest,
     testing::Values(Case{CpuIsa::kReference, DType::kF32}, Case{CpuIsa::kReference, DType::kBF16},
                     Case{CpuIsa::kAvx2, DType::kF32}, Case{CpuIsa::kAvx2, DType::kBF16},
-                    Case{CpuIsa::kAvx512Bf16, DType::kF32}, Case{CpuIsa::kAvx512Bf16, DType::kBF16}, Case{CpuIsa::kAmxBf16, DType::kBF16}),
+                    Case{CpuIsa::kAvx512Bf16, DType::kF32}, Case{CpuIsa::kAvx512Bf16, DType::kBF16},
+                    Case{CpuIsa::kAmxBf16, DType::kBF16}),
     [](const auto& info) {
       return std::string(CpuIsaName(info.param.isa)) + (info.param.dtype == DType::kF32 ? "_f32" : "_bf16");
     });

@@ -101,7 +101,8 @@ TEST_F(SqliteVectorStoreTest, ListsPageInOrder) {
   for (const char* after : {"", "b"}) {
     const auto page = store_->ListNewest(after, 2);
     ASSERT_TRUE(page.ok()) << page.status();
-    for (const v1::Vector& vector : *page) listed.push_back(absl::StrCat(vector.name(), "@", vector.version()));
+    for (const v1::Vector& vector : *page)
+      listed.push_back(absl::StrCat(vector.name(), "@", vector.version()));
   }
   EXPECT_THAT(listed, ElementsAre("a@2", "b@1", "c@1"));
   const auto versions = store_->ListVersions("a", 2, 10);
