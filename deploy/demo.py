@@ -129,6 +129,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     folder = arguments.output
+    Cluster(folder / "cluster").down()  # what an interrupted run may have left
+    if folder.exists() and any(folder.iterdir()) and not (folder / "cluster").exists():
+        parser.error(f"{folder} holds other files: name a new folder")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     cluster = Cluster(folder / "cluster", port=arguments.port)

@@ -46,10 +46,10 @@ class Process:
         except ChildProcessError:
             pass
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            command = pathlib.Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[0]
+        except OSError:
             return False
-        return self.binary in pathlib.Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[0]
+        return pathlib.Path(command).name == self.binary  # a number may have gone to somebody else's process
 
     def ready(self) -> tuple[bool, str]:
         """Whether /readyz says yes, and the reason when it says no."""
@@ -252,7 +252,7 @@ def main() -> int:
     cluster = Cluster(arguments.folder)
     try:
         if arguments.command == "up":
-            if not cluster.processes:
+            if not any(p.alive() for p in cluster.processes):
                 cluster.port = arguments.port
             cluster.up(arguments.model.resolve(), arguments.ranks, arguments.decoders, arguments.device, arguments.dtype,
                        say=lambda text: print(f"  {text}", flush=True))
