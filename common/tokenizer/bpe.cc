@@ -1,6 +1,7 @@
 // Byte-pair merging: bytes of one piece of text to token ids.
 #include "common/tokenizer/bpe.h"
 
+#include <algorithm>
 #include <functional>
 #include <queue>
 #include <utility>
@@ -24,6 +25,33 @@ using Candidate = uint64_t;
 Candidate MakeCandidate(int32_t rank, int32_t at) {
   return static_cast<uint64_t>(rank) << 32 | static_cast<uint32_t>(at);
 }
+
+// The candidates of one piece, least first. Those of the bytes as given are sorted once; only those that
+// merging makes go through a heap, which so stays small enough for the processor's caches.
+class CandidateQueue {
+ public:
+  explicit CandidateQueue(std::vector<Candidate> given) : given_(std::move(given)) {
+    std::sort(given_.begin(), given_.end());
+  }
+  void Push(Candidate candidate) { made_.push(candidate); }
+  // False when there is none left.
+  bool Pop(Candidate* least) {
+    const bool has_given = next_given_ < given_.size();
+    if (!has_given && made_.empty()) return false;
+    if (made_.empty() || (has_given && given_[next_given_] < made_.top())) {
+      *least = given_[next_given_++];
+    } else {
+      *least = made_.top();
+      made_.pop();
+    }
+    return true;
+  }
+
+ private:
+  std::vector<Candidate> given_;
+  size_t next_given_ = 0;
+  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> made_;
+};
 
 uint64_t PairKey(int32_t left, int32_t right) {
   return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 | static_cast<uint32_t>(right);
@@ -87,24 +115,22 @@ void Bpe::EncodeByMerging(absl::string_view piece, std::vector<int32_t>* ids) co
   if (symbols.empty()) return;
   symbols.back().next = -1;
   const int32_t count = static_cast<int32_t>(symbols.size());
-  std::vector<Candidate> storage;
-  storage.reserve(piece.size());
+  std::vector<Candidate> given;
+  given.reserve(piece.size());
   const auto candidate_at = [&](int32_t at) -> const Merge* {
     const int32_t next = symbols[at].next;
     return next < 0 ? nullptr : FindMerge(symbols[at].id, symbols[next].id);
   };
   for (int32_t i = 0; i + 1 < count; ++i) {
-    if (const Merge* merge = candidate_at(i)) storage.push_back(MakeCandidate(merge->rank, i));
+    if (const Merge* merge = candidate_at(i)) given.push_back(MakeCandidate(merge->rank, i));
   }
-  std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> queue(std::greater<>(),
-                                                                               std::move(storage));
+  CandidateQueue queue(std::move(given));
   const auto offer = [&](int32_t at) {
     if (at < 0) return;
-    if (const Merge* merge = candidate_at(at)) queue.push(MakeCandidate(merge->rank, at));
+    if (const Merge* merge = candidate_at(at)) queue.Push(MakeCandidate(merge->rank, at));
   };
-  while (!queue.empty()) {
-    const Candidate best = queue.top();
-    queue.pop();
+  Candidate best;
+  while (queue.Pop(&best)) {
     const int32_t at = static_cast<int32_t>(best & 0xFFFFFFFF);
     if (symbols[at].id < 0) continue;
     const Merge* merge = candidate_at(at);
