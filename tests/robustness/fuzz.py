@@ -3,6 +3,7 @@
 import argparse
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -40,15 +41,16 @@ def main() -> int:
         for target in targets:
             corpus = BUILD / "corpus" / target.name
             corpus.mkdir(parents=True, exist_ok=True)
-            seeds = [str(p) for p in ROOT.glob(f"**/fuzz/{target.name}") if p.is_dir() and BUILD not in p.parents]
+            seeds = [str(p) for p in ROOT.glob(f"*/*/fuzz/{target.name}") if p.is_dir()]
+            if not seeds:
+                cases.append((target.name, 0.0, f"no seeds: make a folder .../fuzz/{target.name}"))
+                continue
             start = time.monotonic()
             log = BUILD / f"{target.name}.log"
-            code = run([str(target), str(corpus), *seeds, f"-max_total_time={arguments.seconds}", "-max_len=65536",
+            code = run([str(target), str(corpus), *seeds, f"-max_total_time={arguments.seconds}", "-max_len=65536", "-print_final_stats=1",
                         "-rss_limit_mb=2048", "-timeout=20"], log, arguments.seconds + 120)
-            count = next((line.split(":")[1].strip() for line in log.read_text(errors="replace").splitlines()
-                          if line.startswith("stat::number_of_executed_units") or line.startswith("Done ")), "")
-            last = log.read_text(errors="replace").splitlines()[-1:]
-            print(f"  {target.name}: {'ok' if code == 0 else 'FAILED'} {count} {last[0] if last else ''}")
+            executed = re.search(r"stat::number_of_executed_units:\s*(\d+)", log.read_text(errors="replace"))
+            print(f"  {target.name}: {'ok' if code == 0 else 'FAILED'}, {executed[1] if executed else 'no'} inputs", flush=True)
             cases.append((target.name, time.monotonic() - start, "" if code == 0 else f"exit {code}: {log}"))
     if arguments.junitxml:
         body = "".join(
