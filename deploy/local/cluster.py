@@ -143,7 +143,7 @@ class Cluster:
                        [f"--port={base + 20}", f"--data_dir={self.folder / 'capture'}", *extra.get("capture", [])])
             self.start("shard_worker", "shard_worker", base + 1011,
                        [f"--port={base + 10}", f"--model={model}", f"--ranks={ranks}", f"--dtype={dtype}",
-                        *extra.get("shard_worker", [])])
+                        f"--digest_cache_dir={self.folder / 'digests'}", *extra.get("shard_worker", [])])
             self.scale(decoders, wait=False)
             self.start("gateway", "gateway", base + 1000,
                        [f"--port={base}", f"--workers=127.0.0.1:{base + 10}", f"--capture={capture}",
