@@ -8,9 +8,12 @@
 
 namespace sextant {
 
+inline constexpr char kTokenizerInvalid[] = "TOKENIZER_INVALID";
+inline constexpr char kBrokenTokenizer[] = "the model's tokenizer is broken: ";
+
 inline absl::Status TokenizerInvalid(absl::string_view what) {
-  return MakeError(absl::StatusCode::kInvalidArgument, "TOKENIZER_INVALID",
-                   absl::StrCat("the model's tokenizer is broken: ", what));
+  return MakeError(absl::StatusCode::kInvalidArgument, kTokenizerInvalid,
+                   absl::StrCat(kBrokenTokenizer, what));
 }
 
 inline absl::Status TokenizerUnsupported(absl::string_view what) {

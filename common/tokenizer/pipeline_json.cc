@@ -56,7 +56,8 @@ std::string EscapedForExpression(absl::string_view literal) {
 absl::Status ReadSplit(const Json& step, TokenizerSpec* spec) {
   const auto pattern = step.find("pattern");
   if (pattern == step.end() || !pattern->is_object()) return TokenizerInvalid("a Split step has no pattern");
-  if (step.value("behavior", Json()) != "Isolated" || Flag(step, "invert", false)) {
+  const auto behavior = step.find("behavior");
+  if (behavior == step.end() || *behavior != "Isolated" || Flag(step, "invert", false)) {
     return TokenizerUnsupported("a Split step that is not Isolated, or inverted");
   }
   if (pattern->contains("Regex") && (*pattern)["Regex"].is_string()) {

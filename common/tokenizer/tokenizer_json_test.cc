@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/tokenizer/byte_alphabet.h"
 #include "common/tokenizer/tokenizer.h"
@@ -132,6 +133,32 @@ TEST(TokenizerJson, RefusesWhatIsNotJson) {
                                   std::string("{\"a\":\"\xC3\"}"), std::string(100'000, '[')}) {
     EXPECT_EQ(ErrorReason(ParseTokenizerJson(text).status()), kInvalid);
   }
+}
+
+// Wherever the arrays lie: copying, comparing or destroying them recursively would overflow the stack.
+TEST(TokenizerJson, RefusesDeepNesting) {
+  constexpr int kDepth = 100'000;
+  const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
+  const std::string split =
+      absl::StrCat(R"({"type": "Split", "pattern": {"String": " "}, "behavior": )", deep, "}");
+  for (const char* name : {"pre_tokenizer", "unknown"}) {
+    Json without = SmallFile();
+    without.erase(name);
+    std::string text = without.dump();
+    text.back() = ',';
+    absl::StrAppend(&text, "\"", name, "\": ", name == std::string("unknown") ? deep : split, "}");
+    const absl::Status status = ParseTokenizerJson(text).status();
+    EXPECT_EQ(ErrorReason(status), kInvalid) << name;
+    EXPECT_NE(std::string(status.message()).find("nested deeper than 32"), std::string::npos) << status;
+  }
+  EXPECT_EQ(ErrorReason(ParseChatTemplate(absl::StrCat(R"({"chat_template": )", deep, "}")).status()),
+            kInvalid);
+}
+
+TEST(TokenizerJson, RefusesAKeyGivenTwice) {
+  std::string text = SmallFile().dump();
+  text.back() = ',';
+  EXPECT_EQ(ErrorReason(ParseTokenizerJson(text + R"("model": {}})").status()), kInvalid);
 }
 
 TEST(TokenizerJson, NamesTheFolderThatHasNone) {
