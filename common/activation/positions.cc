@@ -2,7 +2,9 @@
 #include "common/activation/positions.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
@@ -61,7 +63,21 @@ absl::StatusOr<PositionClause::Set> PositionClause::CompileSet(const sextant::v1
     }
     compiled.ranges.push_back(range);
   }
+  compiled.ranges = Joined(std::move(compiled.ranges));
   return compiled;
+}
+
+std::vector<PositionClause::Range> PositionClause::Joined(std::vector<Range> ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::vector<Range> joined;
+  for (const Range& range : ranges) {
+    if (joined.empty() || joined.back().end < range.begin) {
+      joined.push_back(range);
+    } else {
+      joined.back().end = std::max(joined.back().end, range.end);
+    }
+  }
+  return joined;
 }
 
 absl::StatusOr<PositionClause> PositionClause::Compile(const sextant::v1::Positions& clause,
@@ -83,8 +99,10 @@ absl::StatusOr<PositionClause> PositionClause::Compile(const sextant::v1::Positi
 
 bool PositionClause::Set::HoldsIndex(int32_t index) const {
   if (all || indices.contains(index)) return true;
-  return std::any_of(ranges.begin(), ranges.end(),
-                     [&](const Range& range) { return range.begin <= index && index < range.end; });
+  const auto after =
+      std::upper_bound(ranges.begin(), ranges.end(), index,
+                       [](int32_t wanted, const Range& range) { return wanted < range.begin; });
+  return after != ranges.begin() && index < std::prev(after)->end;
 }
 
 bool PositionClause::Set::Holds(int32_t index, int32_t token_id) const {

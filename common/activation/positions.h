@@ -38,13 +38,15 @@ class PositionClause {
     bool all = false;
     absl::flat_hash_set<int32_t> tokens;
     absl::flat_hash_set<int32_t> indices;
-    std::vector<Range> ranges;
+    std::vector<Range> ranges;  // ascending, with a gap between any two; a window may be empty
     bool empty() const { return !all && tokens.empty() && indices.empty() && ranges.empty(); }
     bool HoldsIndex(int32_t index) const;
     bool Holds(int32_t index, int32_t token_id) const;
   };
   static absl::StatusOr<Set> CompileSet(const sextant::v1::PositionSet& set, bool prompt,
                                         int32_t prompt_count);
+  // Joins ranges that overlap or touch, so that at most one can hold an index.
+  static std::vector<Range> Joined(std::vector<Range> ranges);
 
   int32_t prompt_count_ = 0;
   Set prompt_, generation_, exclude_prompt_, exclude_generation_;

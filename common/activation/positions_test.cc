@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "common/base/error.h"
 #include "google/protobuf/text_format.h"
 
@@ -45,6 +47,48 @@ TEST(PositionsTest, ExcludeAlwaysSubtracts) {
 
 TEST(PositionsTest, IndexBeforeThePromptMatchesNothing) {
   EXPECT_EQ(Selected("prompt { positions: [-9, 1] }", 4, 7), (Ints{1}));
+}
+
+TEST(PositionsTest, WindowsMayOverlapTouchAndNestInAnyOrder) {
+  EXPECT_EQ(
+      Selected(
+          "prompt { windows { begin: 6 end: 9 } windows { begin: 2 end: 5 } windows { begin: 4 end: 7 } }",
+          12, 14),
+      (Ints{2, 3, 4, 5, 6, 7, 8}));
+  EXPECT_EQ(Selected("prompt { windows { begin: 5 end: 6 } windows { begin: 2 end: 5 } }", 12, 14),
+            (Ints{2, 3, 4, 5}));
+  EXPECT_EQ(
+      Selected(
+          "prompt { windows { begin: 1 end: 8 } windows { begin: 3 end: 4 } windows { begin: 9 end: 10 } }",
+          12, 14),
+      (Ints{1, 2, 3, 4, 5, 6, 7, 9}));
+  EXPECT_EQ(
+      Selected(
+          "prompt { windows { begin: 1 end: 3 } windows { begin: 4 end: 6 } windows { begin: 5 end: 5 } }",
+          12, 14),
+      (Ints{1, 2, 4, 5}));
+  EXPECT_EQ(
+      Selected("generation { windows { begin: 3 } windows { begin: 1 end: 2 } windows { begin: 4 end: 5 } }",
+               2, 9),
+      (Ints{3, 5, 6, 7, 8}));
+}
+
+TEST(PositionsTest, HoldsWhatAnyOfManyWindowsHolds) {
+  sextant::v1::Positions positions;
+  std::vector<bool> expected(3000, false);
+  uint32_t state = 1;
+  for (int i = 0; i < 300; ++i) {
+    state = state * 1664525u + 1013904223u;
+    const int begin = static_cast<int>((state >> 8) % 2900);
+    const int end = begin + static_cast<int>((state >> 20) % 12);
+    auto* window = positions.mutable_prompt()->add_windows();
+    window->set_begin(begin);
+    window->set_end(end);
+    std::fill(expected.begin() + begin, expected.begin() + end, true);
+  }
+  const auto clause = PositionClause::Compile(positions, 3000);
+  ASSERT_TRUE(clause.ok()) << clause.status();
+  for (int p = 0; p < 3000; ++p) EXPECT_EQ(clause->Selects(p, 0), expected[static_cast<size_t>(p)]) << p;
 }
 
 TEST(PositionsTest, RefusesWithReasons) {
