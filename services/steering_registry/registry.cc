@@ -18,7 +18,20 @@ namespace {
 
 constexpr int kDefaultPageSize = 100;
 constexpr int kMaxPageSize = 1000;
+// Far below gRPC's limit of 4 MiB for a message; one description has at most some 80 KiB.
+constexpr size_t kMaxPageBytes = 1 << 20;
 constexpr int kMaxNamesCompared = 10'000;
+
+// How many of `found` make a page: at most `limit`, and at most kMaxPageBytes unless the first alone is more.
+size_t PageLength(const std::vector<v1::Vector>& found, size_t limit) {
+  size_t bytes = 0;
+  size_t count = 0;
+  for (; count < std::min(found.size(), limit); ++count) {
+    bytes += found[count].ByteSizeLong();
+    if (count > 0 && bytes > kMaxPageBytes) break;
+  }
+  return count;
+}
 
 // Tokens say which listing they belong to: "n:NAME" after a name, "v:VERSION" below a version.
 absl::StatusOr<std::string> NameToken(const std::string& token) {
@@ -84,8 +97,9 @@ absl::StatusOr<v1::ListVectorsResponse> Registry::List(const v1::ListVectorsRequ
     SEXTANT_ASSIGN_OR_RETURN(found, store_.ListVersions(request.name(), before, limit + 1));
   }
   v1::ListVectorsResponse response;
-  if (static_cast<int>(found.size()) > limit) {
-    found.resize(static_cast<size_t>(limit));
+  const size_t length = PageLength(found, static_cast<size_t>(limit));
+  if (length < found.size()) {
+    found.resize(length);
     response.set_next_page_token(request.name().empty() ? absl::StrCat("n:", found.back().name())
                                                         : absl::StrCat("v:", found.back().version()));
   }

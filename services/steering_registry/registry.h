@@ -27,7 +27,8 @@ class Registry {
   // The same with the directions; DATA_LOSS / VECTOR_CORRUPT when they do not match their digest.
   absl::StatusOr<StoredVector> Read(absl::string_view reference);
 
-  // PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID, VECTOR_NAME_INVALID. A name without versions is an empty list.
+  // A page ends early at about 1 MiB; its token goes on from there. PAGE_SIZE_INVALID, PAGE_TOKEN_INVALID,
+  // VECTOR_NAME_INVALID. A name without versions is an empty list.
   absl::StatusOr<v1::ListVectorsResponse> List(const v1::ListVectorsRequest& request);
 
   // How many versions were hidden. VECTOR_NOT_FOUND, VECTOR_REFERENCE_INVALID.

@@ -85,6 +85,33 @@ TEST_F(RegistryTest, PagesJoinToTheWholeList) {
   EXPECT_THAT(ListAll("none", 5), ElementsAre());
 }
 
+TEST_F(RegistryTest, APageOfLargeDescriptionsEndsEarly) {
+  v1::Vector vector = SomeVector("large");
+  vector.set_description(std::string(4096, 'd'));
+  for (int i = 0; i < 64; ++i)
+    (*vector.mutable_labels())["label" + std::to_string(i)] = std::string(1024, 'x');
+  constexpr int kCount = 40;
+  std::vector<std::string> versions, names;
+  for (int i = 1; i <= kCount; ++i) {
+    vector.set_name("large");
+    ASSERT_TRUE(registry_.Create(vector, SomeData(i)).ok());
+    versions.insert(versions.begin(), "large@" + std::to_string(i));
+    vector.set_name("n" + std::to_string(100 + i));
+    ASSERT_TRUE(registry_.Create(vector, SomeData(i)).ok());
+    names.push_back(vector.name() + "@1");
+  }
+  names.insert(names.begin(), versions.front());
+  v1::ListVectorsRequest request;
+  request.set_page_size(1000);
+  const auto page = registry_.List(request);
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_GE(page->vectors_size(), 10);
+  EXPECT_LE(page->ByteSizeLong(), (1u << 20) + 1024);
+  EXPECT_EQ(page->next_page_token(), "n:" + page->vectors().rbegin()->name());
+  EXPECT_EQ(ListAll("", 1000), names);
+  EXPECT_EQ(ListAll("large", 1000), versions);
+}
+
 TEST_F(RegistryTest, BadPagesAreRefused) {
   v1::ListVectorsRequest request;
   request.set_page_size(-1);
