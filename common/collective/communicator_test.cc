@@ -159,7 +159,11 @@ TEST_P(GroupFaultTest, AbortEndsAWaitLongBeforeTheDeadline) {
         const std::string again = SumOnce(self);
         return again == "GROUP_LOST" ? "" : "a dead communicator worked again";
       },
-      [](GroupMemory& memory) { memory.Abort(); });
+      [](GroupMemory& memory) {
+        // Both others sleep until rank 1 arrives.
+        EXPECT_TRUE(WaitFor([&] { return memory.communicator_flag(1).sleeper_count == 2; }, kLong));
+        memory.Abort();
+      });
 }
 
 INSTANTIATE_TEST_SUITE_P(Shm, GroupFaultTest, ::testing::Values(Kind::kShmThreads, Kind::kShmProcesses),

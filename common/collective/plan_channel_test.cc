@@ -72,23 +72,34 @@ TEST_P(PlanChannelTest, BroadcastEndsAtTheDeadlineWhenARankTakesNothing) {
 }
 
 TEST_P(PlanChannelTest, AbortEndsAWaitingReceiver) {
-  RunGroup(
-      GetParam(), 2,
-      [](GroupMemory& memory, int rank) -> std::string {
-        ShmPlanChannel channel(memory, rank);
-        if (rank == 1) {
-          const absl::Status status = channel.Receive(kLong).status();
+  const auto receiver_sleeps = [](GroupMemory& memory) {
+    return WaitFor([&] { return memory.plan_written().sleeper_count == 1; }, kLong);
+  };
+  for (const bool by_leader : {true, false}) {
+    RunGroup(
+        GetParam(), 2,
+        [&](GroupMemory& memory, int rank) -> std::string {
+          ShmPlanChannel channel(memory, rank);
+          if (rank == 1) {
+            const absl::Status status = channel.Receive(absl::Seconds(1000)).status();
+            return ErrorReason(status) == "GROUP_LOST" ? "" : status.ToString();
+          }
+          if (by_leader) {
+            const bool sleeps = receiver_sleeps(memory);
+            channel.Abort();
+            if (!sleeps) return "the receiver did not come to wait";
+          } else if (!WaitFor([&] { return channel.aborted(); }, 2 * kLong)) {
+            return "the abort was not seen";
+          }
+          const absl::Status status = channel.Broadcast("", kLong);
           return ErrorReason(status) == "GROUP_LOST" ? "" : status.ToString();
-        }
-        absl::Status status;
-        const absl::Time deadline = absl::Now() + kLong;
-        while (status.ok() && absl::Now() < deadline) {
-          status = channel.Broadcast("", kLong);
-          if (status.ok()) channel.Abort();
-        }
-        return ErrorReason(status) == "GROUP_LOST" ? "" : status.ToString();
-      },
-      [](GroupMemory& memory) { memory.Abort(); });
+        },
+        [&](GroupMemory& memory) {
+          if (by_leader) return;
+          EXPECT_TRUE(receiver_sleeps(memory));
+          memory.Abort();
+        });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shm, PlanChannelTest, ::testing::Values(RankKind::kThreads, RankKind::kProcesses),

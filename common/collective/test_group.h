@@ -12,6 +12,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/collective/group_memory.h"
 
 namespace sextant {
@@ -20,6 +22,16 @@ enum class RankKind { kThreads, kProcesses };
 
 // One rank's part: returns "" or what went wrong.
 using RankBody = std::function<std::string(GroupMemory& memory, int rank)>;
+
+// Whether `condition` came true within `timeout`.
+inline bool WaitFor(const std::function<bool()>& condition, absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (!condition()) {
+    if (absl::Now() > deadline) return false;
+    std::this_thread::yield();
+  }
+  return true;
+}
 
 // Runs `body` on all ranks and expects that all return "". With kProcesses each rank maps the region anew, as
 // real ranks do. `meanwhile`, if given, runs in the parent while the ranks run.
