@@ -35,17 +35,16 @@ absl::Status WorkQueue::RunTo(int64_t point) {
     }
     std::function<absl::Status()> work = std::move(waiting_.front());
     waiting_.pop_front();
-    if (fault_.ok()) {
-      running_ = true;
-      mutex_.Unlock();
-      absl::Status status = work();
-      work = nullptr;  // what it holds may wait in its destructor
-      mutex_.Lock();
-      running_ = false;
-      if (!status.ok()) {
-        fault_ = std::move(status);
-        fault_point_ = done_ + 1;
-      }
+    const bool passed_over = !fault_.ok();
+    running_ = true;
+    mutex_.Unlock();
+    absl::Status status = passed_over ? absl::OkStatus() : work();
+    work = nullptr;  // what it holds may wait in its destructor, also when it never ran
+    mutex_.Lock();
+    running_ = false;
+    if (!status.ok()) {
+      fault_ = std::move(status);
+      fault_point_ = done_ + 1;
     }
     ++done_;
   }
