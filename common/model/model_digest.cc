@@ -54,7 +54,8 @@ std::string CacheKey(const ModelSource& source) {
   for (const WeightFile* file : source.files()) {
     std::error_code error;
     const std::string path = std::filesystem::absolute(file->path(), error).string();
-    absl::StrAppend(&key, path, "\n", file->size(), " ", file->mtime_ns(), "\n");
+    absl::StrAppend(&key, path, "\n", file->size(), " ", file->mtime_ns(), " ", file->ctime_ns(), " ",
+                    file->inode(), "\n");
   }
   return Sha256Hex(key);
 }
@@ -103,6 +104,8 @@ absl::StatusOr<ModelDigest> DigestModel(const ModelSource& source, const std::st
   ModelDigest digest;
   SEXTANT_ASSIGN_OR_RETURN(digest.weights_sha256, HashWeights(source));
   SEXTANT_ASSIGN_OR_RETURN(digest.lens_digest, LensDigest(source));
+  // Norm and head were read a second time: both digests must be of the same bytes.
+  for (const WeightFile* file : source.files()) SEXTANT_RETURN_IF_ERROR(file->CheckUnchanged());
   if (!path.empty()) WriteCache(cache_dir, path, digest);
   return digest;
 }

@@ -18,8 +18,8 @@ struct ModelDigest {
 };
 
 // Computes the digest of a model, or reads it from `cache_dir` (made if missing; "" for no cache) when path,
-// size and modification time of every weight file are what they were. A cache that cannot be read or written
-// is only passed by. Errors: of reading the files.
+// inode, size, modification and change time of every weight file are what they were. A cache that cannot be
+// read or written is only passed by. Errors: of reading the files; FAILED_PRECONDITION / MODEL_FILE_CHANGED.
 absl::StatusOr<ModelDigest> DigestModel(const ModelSource& source, const std::string& cache_dir);
 
 // The lens digest alone: reads only final norm and head.

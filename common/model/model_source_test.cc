@@ -170,21 +170,42 @@ TEST(ModelDigestTest, OfOneFileIsItsSha256AndComesFromTheCacheTheSecondTime) {
   EXPECT_EQ(digest->weights_sha256, Sha256Hex(bytes));
   EXPECT_EQ(digest->lens_digest.size(), 32u);
   EXPECT_EQ(*LensDigest(**source), digest->lens_digest);
-  // A changed byte that leaves size and time alone shows that the second answer was not computed.
+  // Other digests in the cache show that the second answer was not computed.
+  for (const auto& entry : std::filesystem::directory_iterator(cache.path() + "/deep/folder")) {
+    std::ofstream(entry.path()) << "sextant-model-digest-1\n"
+                                << std::string(64, 'a') << "\n"
+                                << std::string(64, 'b');
+  }
+  const auto again = DigestModel(**OpenModel(path), cache.path() + "/deep/folder");
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->weights_sha256, std::string(64, 'a'));
+}
+
+TEST(ModelDigestTest, AChangedFileIsReadAgain) {
+  TemporaryFolder folder, cache;
+  const std::string path = TinyModel(TinyModel::Spec()).WriteGguf(folder);
+  const auto source = OpenModel(path);
+  ASSERT_TRUE(source.ok());
+  const auto digest = DigestModel(**source, cache.path());
+  ASSERT_TRUE(digest.ok()) << digest.status();
+  // Another file of the same size and modification time is put in its place.
   const auto time = std::filesystem::last_write_time(path);
+  const std::string other = path + ".new";
+  std::filesystem::copy_file(path, other);
   {
-    std::fstream out(path, std::ios::binary | std::ios::in | std::ios::out);
+    std::fstream out(other, std::ios::binary | std::ios::in | std::ios::out);
     out.seekp(-4, std::ios::end);
     out << 'x';
   }
-  std::filesystem::last_write_time(path, time);
-  const auto again = DigestModel(**OpenModel(path), cache.path() + "/deep/folder");
-  ASSERT_TRUE(again.ok());
-  EXPECT_EQ(again->weights_sha256, digest->weights_sha256);
+  std::filesystem::last_write_time(other, time);
+  std::filesystem::rename(other, path);
+  const auto replaced = DigestModel(**OpenModel(path), cache.path());
+  ASSERT_TRUE(replaced.ok()) << replaced.status();
+  EXPECT_NE(replaced->weights_sha256, digest->weights_sha256);
+  const auto reopened = OpenModel(path);
+  ASSERT_TRUE(reopened.ok());
   std::filesystem::last_write_time(path, time + std::chrono::seconds(1));
-  const auto fresh = DigestModel(**OpenModel(path), cache.path() + "/deep/folder");
-  ASSERT_TRUE(fresh.ok());
-  EXPECT_NE(fresh->weights_sha256, digest->weights_sha256);
+  EXPECT_EQ(ErrorReason(DigestModel(**reopened, "").status()), "MODEL_FILE_CHANGED");
 }
 
 TEST(ModelDigestTest, DamagedCacheIsPassedBy) {

@@ -16,9 +16,7 @@
 namespace sextant {
 namespace {
 
-int64_t MtimeNs(const struct stat& info) {
-  return info.st_mtim.tv_sec * int64_t{1'000'000'000} + info.st_mtim.tv_nsec;
-}
+int64_t Nanoseconds(const timespec& time) { return time.tv_sec * int64_t{1'000'000'000} + time.tv_nsec; }
 
 absl::Status Changed(const std::string& path) {
   return MakeError(absl::StatusCode::kFailedPrecondition, "MODEL_FILE_CHANGED",
@@ -48,7 +46,9 @@ absl::StatusOr<WeightFile> WeightFile::Open(const std::string& path) {
                      absl::StrCat(path, " is not a regular file"));
   }
   file.size_ = info.st_size;
-  file.mtime_ns_ = MtimeNs(info);
+  file.mtime_ns_ = Nanoseconds(info.st_mtim);
+  file.ctime_ns_ = Nanoseconds(info.st_ctim);
+  file.inode_ = info.st_ino;
   return file;
 }
 
@@ -58,6 +58,8 @@ WeightFile& WeightFile::operator=(WeightFile&& other) noexcept {
   std::swap(fd_, other.fd_);
   std::swap(size_, other.size_);
   std::swap(mtime_ns_, other.mtime_ns_);
+  std::swap(ctime_ns_, other.ctime_ns_);
+  std::swap(inode_, other.inode_);
   std::swap(path_, other.path_);
   return *this;
 }
@@ -84,7 +86,9 @@ absl::Status WeightFile::Read(int64_t offset, absl::Span<uint8_t> out) const {
 
 absl::Status WeightFile::CheckUnchanged() const {
   struct stat info;
-  if (fstat(fd_, &info) != 0 || info.st_size != size_ || MtimeNs(info) != mtime_ns_) return Changed(path_);
+  if (fstat(fd_, &info) != 0 || info.st_size != size_ || Nanoseconds(info.st_mtim) != mtime_ns_) {
+    return Changed(path_);
+  }
   return absl::OkStatus();
 }
 

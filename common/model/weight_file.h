@@ -34,6 +34,9 @@ class WeightFile {
   int64_t size() const { return size_; }
   // Modification time at Open, nanoseconds since the epoch.
   int64_t mtime_ns() const { return mtime_ns_; }
+  // The same of the change time, which a program cannot set.
+  int64_t ctime_ns() const { return ctime_ns_; }
+  uint64_t inode() const { return inode_; }
 
  private:
   WeightFile() = default;
@@ -41,6 +44,8 @@ class WeightFile {
   int fd_ = -1;
   int64_t size_ = 0;
   int64_t mtime_ns_ = 0;
+  int64_t ctime_ns_ = 0;
+  uint64_t inode_ = 0;
   std::string path_;
 };
 
