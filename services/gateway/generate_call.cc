@@ -85,9 +85,9 @@ absl::Status GenerateCall::RunOn(const WorkerChoice& worker, const GeneratePlan&
     if (server_.IsCancelled()) return ClientGone();
   }
   SetOpening(plan, model, attempt);
-  if (plan.capture.has_value() && plan.capture->has_lens()) StartFollower(plan, &attempt);
+  if (plan.capture.has_value()) StartFollower(plan, &attempt);
   SEXTANT_RETURN_IF_ERROR(ForwardTokens(worker, plan, model, &attempt));
-  if (attempt.follower != nullptr) return AwaitReadings(plan, &attempt);
+  if (plan.capture.has_value() && plan.capture->has_lens()) return AwaitReadings(plan, &attempt);
   return absl::OkStatus();
 }
 
@@ -139,6 +139,12 @@ void GenerateCall::StartFollower(const GeneratePlan& plan, Attempt* attempt) {
   };
   // Without its readings the generation is of no use: it ends now.
   callbacks.on_failure = [worker_context](const absl::Status&) { worker_context->TryCancel(); };
+  if (!plan.capture->has_lens()) {
+    // There is nothing to read, but following holds the capture while the request waits for its turn. Should
+    // the capture be lost, the worker learns of it and says so.
+    callbacks.on_readings = [](const v1::Readings&) { return true; };
+    callbacks.on_failure = [](const absl::Status&) {};
+  }
   attempt->follower =
       std::make_unique<ReadingsFollower>(peers_.capture(), server_, attempt->capture->id(), request_id_,
                                          options_.follow_patience, std::move(callbacks));

@@ -27,7 +27,7 @@ struct GenerateOptions {
   int max_attempts = 3;
 };
 
-// Uses the handler's thread for tokens and, with a lens, one more for readings. Threads: Run from one.
+// Uses the handler's thread for tokens and, with a capture, one more that follows it. Threads: Run from one.
 class GenerateCall {
  public:
   // All must outlive this object. `server` is the client's call; `writer` sends its events.
@@ -58,6 +58,7 @@ class GenerateCall {
   absl::Status RunOn(const WorkerChoice& worker, const GeneratePlan& plan, const ServedModel& model);
   absl::Status OpenCapture(const WorkerChoice& worker, const GeneratePlan& plan, const ServedModel& model,
                            Attempt* attempt);
+  // Follows the attempt's capture, so that it is held and, with a lens, read.
   void StartFollower(const GeneratePlan& plan, Attempt* attempt);
   void SetOpening(const GeneratePlan& plan, const ServedModel& model, const Attempt& attempt);
   // Reads the worker's stream to its end.

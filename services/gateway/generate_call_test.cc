@@ -115,6 +115,28 @@ TEST_F(GatewayTest, FinishedDoesNotWaitForReadings) {
   EXPECT_EQ(positions_after, 3);
 }
 
+TEST_F(GatewayTest, HoldsACaptureWithoutLensWhileTheRequestIsQueued) {
+  absl::Notification following;
+  SetWorkers([&](grpc::ServerContext&, const internal::v1::GenerateRequest&, FakeWorker::Writer& writer) {
+    EXPECT_TRUE(following.WaitForNotificationWithTimeout(testing::kPatience));
+    FakeWorker::WriteToken(writer, 0, 'a');
+    FakeWorker::WriteFinished(writer, 0);
+    return grpc::Status::OK;
+  });
+  capture_.SetScript([&](grpc::ServerContext& context, const internal::v1::CaptureSpec& spec,
+                         const internal::v1::FollowReadingsRequest&, FakeCapture::Writer&) {
+    EXPECT_FALSE(spec.has_lens());
+    following.Notify();
+    FakeWorker::AwaitCancelled(context);
+    return grpc::Status::CANCELLED;
+  });
+  v1::GenerateRequest request = Request();
+  request.mutable_capture()->add_sites(v1::SITE_RESID_POST);
+  const Outcome outcome = Generate(request);
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_TRUE(capture_.AwaitClosed(1));
+}
+
 TEST_F(GatewayTest, EndsOkWithTheMissingCountAfterLensWait) {
   capture_.SetScript([](grpc::ServerContext& context, const internal::v1::CaptureSpec& spec,
                         const internal::v1::FollowReadingsRequest&, FakeCapture::Writer& writer) {
