@@ -16,6 +16,10 @@
 namespace sextant {
 namespace {
 
+// How long a worker may take to say why it ends once following has failed: what took the capture away has
+// often taken the worker too, and only its own status tells whether the request may be repeated.
+constexpr absl::Duration kLastWord = absl::Milliseconds(500);
+
 bool IsLostWorker(const absl::Status& status) {
   const std::string reason = ErrorReason(status);
   return absl::IsUnavailable(status) &&
@@ -138,7 +142,9 @@ void GenerateCall::StartFollower(const GeneratePlan& plan, Attempt* attempt) {
     return false;
   };
   // Without its readings the generation is of no use: it ends now.
-  callbacks.on_failure = [worker_context](const absl::Status&) { worker_context->TryCancel(); };
+  callbacks.on_failure = [attempt, worker_context](const absl::Status&) {
+    if (!attempt->worker_ended.WaitForNotificationWithTimeout(kLastWord)) worker_context->TryCancel();
+  };
   if (!plan.capture->has_lens()) {
     // There is nothing to read, but following holds the capture while the request waits for its turn. Should
     // the capture be lost, the worker learns of it and says so.
@@ -167,11 +173,14 @@ absl::Status GenerateCall::ForwardTokens(const WorkerChoice& worker, const Gener
   }
   if (!client_there) attempt->worker_context->TryCancel();
   const grpc::Status status = reader->Finish();
+  attempt->worker_ended.Notify();
   if (server_.IsCancelled() || !client_there) {
     // A deadline cancels the server's side as well; the client's own library names it.
     return ClientGone();
   }
-  if (attempt->follower != nullptr && !status.ok()) SEXTANT_RETURN_IF_ERROR(attempt->follower->status());
+  // The follower has cancelled the worker: its reason is the call's.
+  if (attempt->follower != nullptr && status.error_code() == grpc::StatusCode::CANCELLED)
+    SEXTANT_RETURN_IF_ERROR(attempt->follower->status());
   SEXTANT_RETURN_IF_ERROR(StatusOfPeer(status, Peer::kWorker));
   if (!attempt->finished.has_value()) {
     return MakeError(absl::StatusCode::kInternal, "WORKER_PROTOCOL", "the worker ended without `finished`");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
 #include "services/gateway/capture_lifetime.h"
@@ -49,6 +50,7 @@ class GenerateCall {
     std::unique_ptr<CaptureLifetime> capture;
     TextStream text;
     std::optional<PromptLogprobs> prompt_logprobs;  // of the follower's thread until it has ended
+    absl::Notification worker_ended;                // its status is known
     std::unique_ptr<ReadingsFollower> follower;     // destroyed first: its thread uses the others
     std::optional<v1::Finished> finished;
     int32_t generated_count = 0;

@@ -205,6 +205,32 @@ TEST_F(GatewayTest, ALostCaptureEndsTheGeneration) {
   EXPECT_TRUE(worker_cancelled.WaitForNotificationWithTimeout(testing::kPatience));
 }
 
+TEST_F(GatewayTest, TheWorkersReasonOutweighsALostCapture) {
+  // A lost group takes its captures along, and the capture service may be the first to say so.
+  std::atomic<int> attempts = 0;
+  absl::Notification lost;
+  SetWorkers([&](grpc::ServerContext&, const internal::v1::GenerateRequest&, FakeWorker::Writer& writer) {
+    if (attempts++ == 0) {
+      lost.WaitForNotificationWithTimeout(testing::kPatience);
+      return ToGrpcStatus(MakeError(absl::StatusCode::kUnavailable, "GROUP_LOST", "a rank was lost"));
+    }
+    FakeWorker::WriteToken(writer, 0, 'a');
+    FakeWorker::WriteFinished(writer, 3);
+    return grpc::Status::OK;
+  });
+  capture_.SetScript([&](grpc::ServerContext& context, const internal::v1::CaptureSpec& spec,
+                         const internal::v1::FollowReadingsRequest& request, FakeCapture::Writer& writer) {
+    if (capture_.opened().size() == 1) {
+      lost.Notify();
+      return ToGrpcStatus(MakeError(absl::StatusCode::kNotFound, "CAPTURE_NOT_FOUND", "no such capture"));
+    }
+    return ThreeReadings(context, spec, request, writer);
+  });
+  const Outcome outcome = Generate(Request(true));
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(attempts, 2);
+}
+
 TEST_F(GatewayTest, RepeatsElsewhereWhileNothingWasForwarded) {
   std::atomic<int> attempts = 0;
   SetWorkers([&](grpc::ServerContext&, const internal::v1::GenerateRequest&, FakeWorker::Writer& writer) {
