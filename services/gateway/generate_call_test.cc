@@ -185,6 +185,29 @@ TEST_F(GatewayTest, ResumesABrokenLogFromItsNextIndex) {
   EXPECT_EQ(resumed_from, 2);
 }
 
+class ImpatientGatewayTest : public GatewayTest {
+ protected:
+  ImpatientGatewayTest() { options_.generate.follow_patience = absl::Milliseconds(50); }
+};
+
+TEST_F(ImpatientGatewayTest, PatienceBeginsWhenTheLogBreaks) {
+  std::atomic<int> streams = 0;
+  capture_.SetScript([&](grpc::ServerContext& context, const internal::v1::CaptureSpec& spec,
+                         const internal::v1::FollowReadingsRequest& request, FakeCapture::Writer& writer) {
+    if (streams++ == 0) {
+      // Stands for longer than the patience and than what counts as healthy, and brings nothing.
+      writer.SendInitialMetadata();
+      absl::Notification never;
+      never.WaitForNotificationWithTimeout(absl::Milliseconds(400));
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "broken");
+    }
+    return ThreeReadings(context, spec, request, writer);
+  });
+  const Outcome outcome = Generate(Request(true));
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
+  EXPECT_EQ(streams, 2);
+}
+
 TEST_F(GatewayTest, ALostCaptureEndsTheGeneration) {
   absl::Notification generating, worker_cancelled;
   SetWorkers(

@@ -12,6 +12,8 @@
 namespace sextant {
 namespace {
 constexpr absl::Duration kRetryDelay = absl::Milliseconds(200);
+// A stream that stands this long after it was answered is healthy, though it may have brought nothing.
+constexpr absl::Duration kHealthy = absl::Milliseconds(200);
 }  // namespace
 
 ReadingsFollower::ReadingsFollower(internal::v1::CaptureControlService::StubInterface& stub,
@@ -61,9 +63,10 @@ void ReadingsFollower::Run() {
   absl::Time give_up = absl::Now() + patience_;
   absl::Status status;
   while (true) {
-    bool progressed = false;
-    status = FollowOnce(&progressed);
-    if (progressed) give_up = absl::Now() + patience_;
+    bool healthy = false;
+    status = FollowOnce(&healthy);
+    // Patience begins when the stream breaks.
+    if (healthy) give_up = absl::Now() + patience_;
     absl::MutexLock lock(&mutex_);
     if (ended_ || cancelled_ || !absl::IsUnavailable(status) || absl::Now() >= give_up) break;
     const auto cancelled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return cancelled_; };
@@ -80,7 +83,7 @@ void ReadingsFollower::Run() {
   if (failed) callbacks_.on_failure(status);
 }
 
-absl::Status ReadingsFollower::FollowOnce(bool* progressed) {
+absl::Status ReadingsFollower::FollowOnce(bool* healthy) {
   // Ends with the client's call: cancellation and deadline come from there.
   const auto context = grpc::ClientContext::FromServerContext(call_);
   SetRequestId(*context, request_id_);
@@ -93,12 +96,17 @@ absl::Status ReadingsFollower::FollowOnce(bool* progressed) {
     stream_context_ = context.get();
   }
   const auto reader = stub_.FollowReadings(context.get(), request);
+  // Returns with the capture service's answer, or when there will be none: the time it takes to find nobody
+  // is not health.
+  reader->WaitForInitialMetadata();
+  const absl::Time answered = absl::Now();
   absl::Status status;
   internal::v1::FollowReadingsResponse message;
   while (status.ok() && reader->Read(&message)) {
     status = Take(std::move(message));
-    *progressed = true;
+    *healthy = true;
   }
+  *healthy |= absl::Now() - answered >= kHealthy;
   if (!status.ok()) context->TryCancel();
   const grpc::Status end = reader->Finish();
   absl::MutexLock lock(&mutex_);

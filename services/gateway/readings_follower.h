@@ -27,8 +27,8 @@ class ReadingsFollower {
   };
 
   // Starts to follow `capture` from its first entry. `call` is the client's call, whose end ends this too. A
-  // stream that breaks is opened again until `patience` has passed without an entry. REQUIRES: `stub` and
-  // `call` outlive this object.
+  // stream that breaks is opened again until `patience` has passed since the last healthy one, which may have
+  // brought no entry, broke. REQUIRES: `stub` and `call` outlive this object.
   ReadingsFollower(internal::v1::CaptureControlService::StubInterface& stub, const grpc::ServerContext& call,
                    std::string capture, std::string request_id, absl::Duration patience, Callbacks callbacks);
   // Cancels and waits for the thread.
@@ -45,8 +45,8 @@ class ReadingsFollower {
 
  private:
   void Run();
-  // Follows one stream to its end. OK when the log ended.
-  absl::Status FollowOnce(bool* progressed);
+  // Follows one stream to its end. OK when the log ended. Sets `healthy` when the stream stood for a while.
+  absl::Status FollowOnce(bool* healthy);
   absl::Status Take(internal::v1::FollowReadingsResponse message);
 
   internal::v1::CaptureControlService::StubInterface& stub_;

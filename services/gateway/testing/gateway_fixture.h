@@ -51,8 +51,7 @@ class GatewayTest : public ::testing::Test {
     peers_ = std::make_unique<Peers>(options);
     peers_->Probe();
     ASSERT_TRUE(peers_->Ready().ok()) << peers_->Ready();
-    inference_ =
-        std::make_unique<InferenceServiceHandler>(*peers_, cache_, metrics_, gate_, InferenceOptions());
+    inference_ = std::make_unique<InferenceServiceHandler>(*peers_, cache_, metrics_, gate_, options_);
     captures_ = std::make_unique<CaptureServiceHandler>(*peers_, metrics_, gate_, CaptureServiceOptions());
     vectors_ = std::make_unique<VectorServiceHandler>(*peers_, metrics_, gate_, VectorServiceOptions());
     auto server = RpcServer::Start({}, {{v1::InferenceService::service_full_name(), inference_.get()},
@@ -97,6 +96,8 @@ class GatewayTest : public ::testing::Test {
     return outcome;
   }
 
+  // Of the handler; set by a derived fixture's constructor.
+  InferenceOptions options_;
   FakeWorker first_{WriteTokenizerFolder()};
   FakeWorker second_{WriteTokenizerFolder()};
   FakeCapture capture_;
