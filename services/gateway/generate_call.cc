@@ -230,15 +230,21 @@ bool GenerateCall::SendFinished(const v1::Finished& finished) {
 }
 
 absl::Status GenerateCall::AwaitReadings(const GeneratePlan& plan, Attempt* attempt) {
-  const bool ended = attempt->follower->WaitForEnd(absl::Now() + plan.lens_wait);
-  const absl::Status status = attempt->follower->status();
+  bool ended = attempt->follower->WaitForEnd(absl::Now() + plan.lens_wait);
   const int64_t received = attempt->follower->received();
+  const int64_t missing = attempt->lens_position_count - received;
+  // With every entry here the log's end is due: only it tells how many of them failed.
+  if (!ended && missing <= 0) ended = attempt->follower->WaitForEnd(absl::Now() + options_.open_timeout);
+  const absl::Status status = attempt->follower->status();
   const int64_t failed = attempt->follower->failed();
   // Joins its thread: what it filled in is this thread's from here on.
   attempt->follower.reset();
   if (server_.IsCancelled()) return ClientGone();
   SEXTANT_RETURN_IF_ERROR(status);
-  const int64_t missing = attempt->lens_position_count - received;
+  if (!ended && missing <= 0) {
+    return Unavailable("CAPTURE_UNREACHABLE",
+                       "the capture service did not say whether every reading is good; try again");
+  }
   if (ended && (failed > 0 || missing > 0)) return ReadingsLost(failed + std::max<int64_t>(0, missing));
   v1::Finished& finished = *attempt->finished;
   if (attempt->prompt_logprobs.has_value()) {

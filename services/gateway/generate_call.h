@@ -22,6 +22,7 @@
 namespace sextant {
 
 struct GenerateOptions {
+  // For Open and Close, and for the log's end once all its entries are here.
   absl::Duration open_timeout = absl::Seconds(5);
   // How long a broken log of readings is sought again.
   absl::Duration follow_patience = absl::Seconds(10);

@@ -166,6 +166,36 @@ TEST_F(GatewayTest, SaysWhenReadingsCanNeverCome) {
   EXPECT_TRUE(capture_.AwaitClosed(1));
 }
 
+TEST_F(GatewayTest, SaysSoTooWhenTheLogsEndIsLate) {
+  absl::Notification all_read, finished_read;
+  SetWorkers([&](grpc::ServerContext&, const internal::v1::GenerateRequest&, FakeWorker::Writer& writer) {
+    all_read.WaitForNotificationWithTimeout(testing::kPatience);
+    FakeWorker::WriteToken(writer, 0, 'a');
+    FakeWorker::WriteFinished(writer, 3);
+    return grpc::Status::OK;
+  });
+  capture_.SetScript([&](grpc::ServerContext&, const internal::v1::CaptureSpec& spec,
+                         const internal::v1::FollowReadingsRequest&, FakeCapture::Writer& writer) {
+    FakeCapture::WriteReadings(writer, spec, 0, {0, 1, 2});
+    finished_read.WaitForNotificationWithTimeout(testing::kPatience);
+    absl::Notification lens_wait_over;
+    lens_wait_over.WaitForNotificationWithTimeout(absl::Milliseconds(300));
+    FakeCapture::WriteEnd(writer, 3, 1);
+    return grpc::Status::OK;
+  });
+  v1::GenerateRequest request = Request(true);
+  request.set_lens_wait_ms(100);
+  grpc::ClientContext context;
+  SetTimeout(context, testing::kPatience);
+  const auto reader = stub_->Generate(&context, request);
+  Event event;
+  while (reader->Read(&event)) {
+    if (event.has_readings()) all_read.Notify();
+    if (event.has_finished()) finished_read.Notify();
+  }
+  EXPECT_EQ(ErrorReason(FromGrpcStatus(reader->Finish())), "READINGS_LOST");
+}
+
 TEST_F(GatewayTest, ResumesABrokenLogFromItsNextIndex) {
   std::atomic<int> streams = 0;
   std::atomic<int64_t> resumed_from = -1;
