@@ -64,7 +64,11 @@ absl::StatusOr<std::unique_ptr<CaptureLifetime>> CaptureLifetime::Open(
   SetRequestId(context, opening.request_id);
   internal::v1::OpenCaptureResponse response;
   // Should the answer get lost, `capture` closes what may have been opened.
-  SEXTANT_RETURN_IF_ERROR(StatusOfPeer(stub.OpenCapture(&context, request, &response), Peer::kCapture));
+  const grpc::Status answer = stub.OpenCapture(&context, request, &response);
+  // The deadline is this gateway's, not the client's.
+  if (answer.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED)
+    return Unavailable("CAPTURE_UNREACHABLE", "the capture service does not answer; try again");
+  SEXTANT_RETURN_IF_ERROR(StatusOfPeer(answer, Peer::kCapture));
   return capture;
 }
 

@@ -461,5 +461,13 @@ TEST_F(GatewayTest, RefusesBeforeAnythingIsOpened) {
   EXPECT_EQ(first_.calls() + second_.calls(), 0);
 }
 
+TEST_F(GatewayTest, ACaptureServiceThatDoesNotAnswerIsUnreachable) {
+  capture_.SetOpenStatus(absl::DeadlineExceededError("Deadline Exceeded"));
+  const Outcome outcome = Generate(Request(true));
+  EXPECT_EQ(outcome.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(outcome.status), "CAPTURE_UNREACHABLE");
+  EXPECT_TRUE(ErrorRetryAfter(outcome.status).has_value());
+}
+
 }  // namespace
 }  // namespace sextant
