@@ -126,6 +126,19 @@ TEST(Peers, AreReadyOnlyWhenAllAnswer) {
   EXPECT_TRUE(peers.Model().ok()) << "what is known of the model stays known";
 }
 
+TEST(Peers, AskAWorkerOnceMoreBeforeACallFails) {
+  FakeWorker worker(testing::WriteTokenizerFolder());
+  PeerOptions options;
+  options.workers = {"127.0.0.1:1", worker.address()};
+  Peers peers(options);
+  // As if the worker had come up since the last probe.
+  const auto choice = peers.PickWorker({});
+  ASSERT_TRUE(choice.ok()) << choice.status();
+  EXPECT_EQ(choice->index, 1u);
+  EXPECT_EQ(choice->engine, "engine");
+  EXPECT_EQ(ErrorReason(peers.PickWorker({0, 1}).status()), "ENGINE_UNAVAILABLE");
+}
+
 TEST(Peers, NeedATokenizer) {
   FakeCapture capture;
   FakeRegistry registry;

@@ -18,6 +18,8 @@ namespace {
 
 // A tokenizer that could not be loaded is tried again after this time.
 constexpr absl::Duration kModelRetry = absl::Seconds(5);
+// How long all workers together may take when asked again for a call that has none.
+constexpr absl::Duration kRecheck = absl::Seconds(1);
 
 absl::Status NotProbed(absl::string_view name) {
   return EngineUnavailable(absl::StrCat(name, " has not answered yet"));
@@ -75,7 +77,7 @@ void Peers::Probe() {
     worker_count = workers_.size();
   }
   for (size_t index = 0; index < worker_count; ++index) {
-    const absl::Status status = ProbeWorker(index);
+    const absl::Status status = ProbeWorker(index, options_.probe_timeout, /*await_connection=*/false);
     absl::MutexLock lock(&mutex_);
     workers_[index].status = status;
   }
@@ -96,14 +98,15 @@ void Peers::Probe() {
   registry_status_ = registry;
 }
 
-absl::Status Peers::ProbeWorker(size_t index) {
+absl::Status Peers::ProbeWorker(size_t index, absl::Duration timeout, bool await_connection) {
   internal::v1::WorkerService::Stub* stub;
   {
     absl::MutexLock lock(&mutex_);
     stub = workers_[index].stub.get();
   }
   grpc::ClientContext context;
-  SetTimeout(context, options_.probe_timeout);
+  SetTimeout(context, timeout);
+  context.set_wait_for_ready(await_connection);
   internal::v1::GetEngineResponse engine;
   const absl::Status answer = FromGrpcStatus(stub->GetEngine(&context, {}, &engine));
   if (!answer.ok() && ErrorReason(answer).empty()) {
@@ -176,6 +179,22 @@ absl::StatusOr<std::shared_ptr<const ServedModel>> Peers::Model() const {
 }
 
 absl::StatusOr<WorkerChoice> Peers::PickWorker(const std::vector<size_t>& tried) {
+  absl::StatusOr<WorkerChoice> choice = Choose(tried);
+  const size_t count = options_.workers.size();
+  for (size_t index = 0; !choice.ok() && index < count; ++index) {
+    if (std::find(tried.begin(), tried.end(), index) != tried.end()) continue;
+    const absl::Status status =
+        ProbeWorker(index, kRecheck / static_cast<int64_t>(count - tried.size()), /*await_connection=*/true);
+    {
+      absl::MutexLock lock(&mutex_);
+      workers_[index].status = status;
+    }
+    choice = Choose(tried);
+  }
+  return choice;
+}
+
+absl::StatusOr<WorkerChoice> Peers::Choose(const std::vector<size_t>& tried) {
   absl::MutexLock lock(&mutex_);
   absl::Status last = EngineUnavailable("every worker has been tried");
   for (size_t i = 0; i < workers_.size(); ++i) {

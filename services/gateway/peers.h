@@ -58,7 +58,8 @@ class Peers {
   // UNAVAILABLE / ENGINE_UNAVAILABLE until a worker has been heard of.
   absl::StatusOr<std::shared_ptr<const ServedModel>> Model() const;
 
-  // A worker that answered the last probe, in turn, and none of `tried`. UNAVAILABLE / ENGINE_UNAVAILABLE.
+  // A worker that answered the last probe, in turn, and none of `tried`. With none, asks those left once more
+  // first, for a second at most: one may have come back since. UNAVAILABLE / ENGINE_UNAVAILABLE.
   absl::StatusOr<WorkerChoice> PickWorker(const std::vector<size_t>& tried);
 
   internal::v1::CaptureControlService::StubInterface& capture() { return *capture_; }
@@ -72,7 +73,9 @@ class Peers {
     absl::Status status;  // of the last probe
   };
 
-  absl::Status ProbeWorker(size_t index);
+  // With `await_connection`, a worker that cannot be reached is sought until the timeout.
+  absl::Status ProbeWorker(size_t index, absl::Duration timeout, bool await_connection);
+  absl::StatusOr<WorkerChoice> Choose(const std::vector<size_t>& tried);
   // Takes the engine's description; loads the tokenizer if there is none yet.
   absl::Status Adopt(const internal::v1::GetEngineResponse& engine);
   void Run(const std::function<void(bool)>& on_change);
