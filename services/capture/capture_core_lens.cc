@@ -231,6 +231,8 @@ bool CaptureCore::LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& dec
       record.End("CAPTURE_SPOOL", clock_->Now());
       NoteWaiting(record);
       WakeFollowers(record.id());
+      // The positions before it are in the message, which the next capture's lease may use.
+      message->Clear();
       return false;
     }
     chosen.push_back(index);

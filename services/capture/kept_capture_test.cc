@@ -153,6 +153,24 @@ TEST_F(KeptCaptureTest, DamagedRowsAreRefusedAndOthersStayReadable) {
   EXPECT_EQ(*ReadRow2(std::move(second)), TestPayload(1).substr(16));
 }
 
+TEST_F(KeptCaptureTest, ADamagedCapturesPositionsAreNotInTheNextCapturesLease) {
+  const StreamId rank0 = RecordAll({0, 1});
+  const CaptureId b = TestId(2);
+  ASSERT_TRUE(core_->Open(TestOpen(b, CAPTURE_KIND_KEPT, 10)).ok());
+  ASSERT_TRUE(Send(rank0, TestAttach(b)).ok());
+  ASSERT_TRUE(Send(rank0, TestChunk(b, 0, {5, 6})).ok());
+  std::fstream rows(RowsPath(), std::ios::binary | std::ios::in | std::ios::out);
+  // Position 1: position 0 is read before it.
+  rows.seekp(kTestPositionBytes + 12 + 9);
+  rows.put('\x55');
+  rows.close();
+  const auto [lease, data] = TakeLease(LensDecoder(1000));
+  EXPECT_EQ(lease.capture(), b.bytes());
+  EXPECT_THAT(lease.positions(), ElementsAre(5, 6));
+  EXPECT_THAT(lease.target_ids(), ElementsAre(105, 106));
+  EXPECT_EQ(data, TestPayload(5).substr(8) + TestPayload(6).substr(8));
+}
+
 TEST_F(KeptCaptureTest, AWriteThatFailsLosesNothingAcknowledged) {
   const StreamId rank0 = Record({0, 1});
   std::signal(SIGXFSZ, SIG_IGN);
