@@ -89,7 +89,8 @@ class CaptureCore {
     std::vector<int> rows;                               // indices into spec.rows
     std::vector<std::pair<int32_t, int64_t>> positions;  // with their slots
   };
-  // NOT_FOUND, FAILED_PRECONDITION CAPTURE_NOT_KEPT, OUT_OF_RANGE POSITION_NOT_RECORDED or ROW_NOT_RECORDED.
+  // NOT_FOUND, FAILED_PRECONDITION CAPTURE_NOT_KEPT, INVALID_ARGUMENT SELECTION_REPEATED, OUT_OF_RANGE
+  // POSITION_NOT_RECORDED or ROW_NOT_RECORDED.
   absl::StatusOr<ReadSelection> SelectActivations(
       const sextant::internal::v1::ReadActivationsRequest& request) const;
 

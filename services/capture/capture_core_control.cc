@@ -218,6 +218,13 @@ absl::StatusOr<CaptureCore::ReadSelection> CaptureCore::SelectActivations(
   const CaptureRecord* record = FindRecord(*id);
   if (record == nullptr) return CaptureNotFoundError(*id);
   if (!record->kept()) return NotKeptError(*id);
+  // More than there are means repeats; refused first, so that no list keeps the others waiting.
+  const int64_t rows = record->request().spec().rows_size();
+  if (request.sites_size() > rows) return SelectionRepeatedError("sites", request.sites_size(), rows);
+  if (request.layers_size() > rows) return SelectionRepeatedError("layers", request.layers_size(), rows);
+  if (request.positions_size() > record->position_count()) {
+    return SelectionRepeatedError("positions", request.positions_size(), record->position_count());
+  }
   ReadSelection selection{record->spooled(), record->request().spec(), {}, {}};
   const auto wanted = [](const auto& list, int value) {
     return list.empty() || std::find(list.begin(), list.end(), value) != list.end();

@@ -29,6 +29,11 @@ absl::Status InvalidMessageError(absl::string_view what) {
 absl::Status InvalidPageTokenError() {
   return MakeError(StatusCode::kInvalidArgument, "PAGE_TOKEN", "page_token is not one of a previous answer");
 }
+absl::Status SelectionRepeatedError(absl::string_view what, int64_t named, int64_t most) {
+  return MakeError(StatusCode::kInvalidArgument, "SELECTION_REPEATED",
+                   absl::StrCat("the request names ", named, " ", what, " where the capture has ", most,
+                                " at most: name each once, and only those that were recorded"));
+}
 absl::Status PositionTooBigError(int64_t position_bytes, int64_t most_bytes) {
   return MakeError(StatusCode::kResourceExhausted, "POSITION_TOO_BIG",
                    absl::StrCat("a position of ", position_bytes, " bytes does not fit half the budget of ",

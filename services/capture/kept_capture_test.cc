@@ -326,6 +326,26 @@ TEST_F(KeptCaptureTest, ListsInPages) {
   EXPECT_EQ(ErrorReason(core_->List(request).status()), "PAGE_TOKEN");
 }
 
+TEST_F(KeptCaptureTest, SelectionsThatNameMoreThanThereIsAreRefused) {
+  RecordAll({0, 1});
+  internal::v1::ReadActivationsRequest request;
+  request.set_capture(a_.bytes());
+  for (int i = 0; i < 2; ++i) request.add_positions(i);
+  for (int i = 0; i < 3; ++i) {
+    request.add_sites(sextant::v1::SITE_RESID_POST);
+    request.add_layers(1);
+  }
+  EXPECT_TRUE(core_->SelectActivations(request).ok()) << "as many as there are";
+  const auto reason = [&](auto add) {
+    internal::v1::ReadActivationsRequest more = request;
+    add(more);
+    return ErrorReason(core_->SelectActivations(more).status());
+  };
+  EXPECT_EQ(reason([](auto& more) { more.add_positions(1); }), "SELECTION_REPEATED");
+  EXPECT_EQ(reason([](auto& more) { more.add_sites(sextant::v1::SITE_RESID_POST); }), "SELECTION_REPEATED");
+  EXPECT_EQ(reason([](auto& more) { more.add_layers(1); }), "SELECTION_REPEATED");
+}
+
 TEST_F(KeptCaptureTest, TwoServicesCannotShareAFolder) {
   EXPECT_EQ(ErrorReason(Spool::Open(folder_, 1000).status()), "DATA_DIR_IN_USE");
 }
