@@ -162,6 +162,8 @@ class CaptureCore {
   enum class LeaseEnd { kExpired, kReleased, kDecoderDied };
   void ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end);
   bool IsHopeless(const CaptureRecord::Position& position) const;
+  // Whether the position may have ended a decoder, or could not be decoded by several.
+  static bool IsSuspect(const CaptureRecord::Position& position);
   void FinishPosition(CaptureRecord& record, int32_t position, const sextant::v1::Readings& readings,
                       bool failed);
   // Keeps waiting_ right after the record's positions have changed.

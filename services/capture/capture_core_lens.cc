@@ -124,6 +124,10 @@ bool CaptureCore::IsHopeless(const CaptureRecord::Position& position) const {
          position.refusals >= kRefusalsPerDelivery * int64_t{options_.max_deliveries};
 }
 
+bool CaptureCore::IsSuspect(const CaptureRecord::Position& position) {
+  return position.deliveries > 0 || position.refusals > 1;
+}
+
 void CaptureCore::ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end) {
   Held* held = Find(lease.capture);
   if (held == nullptr) return;
@@ -192,7 +196,8 @@ std::optional<DecoderReply> CaptureCore::NextDecoderReply(StreamId id) {
 }
 
 bool CaptureCore::MakeLease(StreamId stream, Decoder& decoder, sextant::internal::v1::Lease* message) {
-  if (decoder.held_bytes >= decoder.want_bytes) return false;
+  // Who dies with a suspect position dies of nothing else, so that no other position is blamed.
+  if (decoder.held_bytes >= decoder.want_bytes || leases_.HoldsSuspect(decoder)) return false;
   // One round over the captures that have something waiting, from the one after the last that was leased
   // from.
   const std::vector<CaptureId> round(waiting_.begin(), waiting_.end());
@@ -202,6 +207,11 @@ bool CaptureCore::MakeLease(StreamId stream, Decoder& decoder, sextant::internal
     const CaptureId& id = round[(first + i) % round.size()];
     CaptureRecord& record = *Find(id)->record;
     if (!decoder.digests.contains(record.request().spec().lens().lens_digest())) continue;
+    // It is this capture's turn, with a position that a decoder must hold alone: the decoder gets nothing
+    // more until it has answered what it holds. Otherwise a busy decoder would never be free for it.
+    const bool suspect_first =
+        record.HasWaiting() && IsSuspect(*record.Find(record.waiting().begin()->second));
+    if (suspect_first && !decoder.leases.empty()) return false;
     if (!LeaseFrom(record, stream, decoder, message)) continue;
     lease_cursor_ = id;
     return true;
@@ -222,9 +232,7 @@ bool CaptureCore::LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& dec
   for (const auto& [order, index] : record.waiting()) {
     if (static_cast<int64_t>(chosen.size()) >= most) break;
     const CaptureRecord::Position& position = *record.Find(index);
-    // A position that may have ended a decoder, or that none could decode, goes alone, so that it takes no
-    // other position with it.
-    const bool suspect = position.deliveries > 0 || position.refusals > 1;
+    const bool suspect = IsSuspect(position);
     if (suspect && !chosen.empty()) break;
     if (const absl::Status status = record.AppendLeased(position, data); !status.ok()) {
       LogError("kept rows cannot be read", {{"capture", record.id().hex()}, {"error", status}});
@@ -238,6 +246,7 @@ bool CaptureCore::LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& dec
     chosen.push_back(index);
     message->add_positions(index);
     message->add_target_ids(position.target_id);
+    lease.suspect = suspect;
     if (suspect) break;
   }
   if (chosen.empty()) return false;

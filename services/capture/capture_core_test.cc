@@ -7,6 +7,7 @@
 #include <functional>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "common/base/error.h"
 #include "gmock/gmock.h"
 #include "services/capture/testing/core_fixture.h"
@@ -203,6 +204,75 @@ TEST_F(CaptureCoreTest, APositionThatEndsEveryDecoderIsGivenUpAloneAndTheOthersA
   EXPECT_EQ(capture.reading_count(), 3);
   EXPECT_EQ(capture.failed_reading_count(), 1);
   EXPECT_EQ(core_->credit().total_outstanding_bytes(), 0);
+}
+
+TEST_F(CaptureCoreTest, APositionThatEndsDecodersTakesNothingOfOtherLeasesWithIt) {
+  options_.max_deliveries = 3;
+  options_.budget_bytes = 100 * kTestPositionBytes;
+  options_.lease_bytes = 2 * 16;
+  Start();
+  const CaptureId b = TestId(2);
+  const StreamId rank0 = Rank(0);
+  for (const CaptureId& id : {a_, b}) {
+    ASSERT_TRUE(core_->Open(TestOpen(id, CAPTURE_KIND_TRANSIENT, 10)).ok());
+    ASSERT_TRUE(Send(rank0, TestAttach(id)).ok());
+    ASSERT_TRUE(Send(rank0, TestChunk(id, 0, {0, 1, 2, 3})).ok());
+    ASSERT_TRUE(Send(rank0, TestSeal(id, 4, 4)).ok());
+  }
+  StreamId decoder = LensDecoder(1000);
+  int deaths = 0, rounds = 0;
+  for (; rounds < 20; ++rounds) {
+    // It takes whatever it is given, as decoders do, and answers it all unless position 1 of a_ ends it.
+    std::vector<internal::v1::Lease> leases;
+    bool dies = false;
+    while (true) {
+      leases.push_back(TakeLease(decoder).first);
+      if (leases.back().lease() == 0) break;
+      const auto& positions = leases.back().positions();
+      dies |= leases.back().capture() == a_.bytes() && absl::c_linear_search(positions, 1);
+    }
+    leases.pop_back();
+    if (leases.empty()) break;
+    if (dies) {
+      core_->DisconnectDecoder(decoder);
+      decoder = LensDecoder(1000);
+      ++deaths;
+      continue;
+    }
+    for (const auto& lease : leases) {
+      const std::vector<int32_t> positions(lease.positions().begin(), lease.positions().end());
+      const CaptureId id = *CaptureId::FromBytes(lease.capture());
+      ASSERT_TRUE(core_->OnDecoderMessage(decoder, TestResult(lease.lease(), id, positions, 1)).ok());
+    }
+  }
+  EXPECT_EQ(deaths, 3);
+  EXPECT_EQ(core_->Get(a_)->reading_count(), 4);
+  EXPECT_EQ(core_->Get(a_)->failed_reading_count(), 1);
+  EXPECT_EQ(core_->Get(b)->reading_count(), 4);
+  EXPECT_EQ(core_->Get(b)->failed_reading_count(), 0);
+}
+
+TEST_F(CaptureCoreTest, ABusyDecoderIsFreedForASuspectPosition) {
+  ASSERT_TRUE(core_->Open(TestOpen(a_, CAPTURE_KIND_TRANSIENT, 10)).ok());
+  const StreamId rank0 = Rank(0);
+  ASSERT_TRUE(Send(rank0, TestAttach(a_)).ok());
+  ASSERT_TRUE(Send(rank0, TestChunk(a_, 0, {0})).ok());
+  const StreamId dying = LensDecoder(1000), busy = LensDecoder(1000);
+  TakeLease(dying);
+  ASSERT_TRUE(Send(rank0, TestChunk(a_, 1, {1})).ok());
+  const auto ordinary = TakeLease(busy).first;
+  EXPECT_THAT(ordinary.positions(), ElementsAre(1));
+  core_->DisconnectDecoder(dying);
+  ASSERT_TRUE(Send(rank0, TestChunk(a_, 2, {2})).ok());
+  EXPECT_EQ(TakeLease(busy).first.lease(), 0) << "position 0 is suspect and waits for it";
+  core_->TakeEffects();
+  ASSERT_TRUE(core_->OnDecoderMessage(busy, TestResult(ordinary.lease(), a_, {1}, 1)).ok());
+  EXPECT_TRUE(core_->TakeEffects().ready.contains(busy));
+  const auto suspect = TakeLease(busy).first;
+  EXPECT_THAT(suspect.positions(), ElementsAre(0));
+  EXPECT_EQ(TakeLease(busy).first.lease(), 0) << "nothing more beside it";
+  ASSERT_TRUE(core_->OnDecoderMessage(busy, TestResult(suspect.lease(), a_, {0}, 1)).ok());
+  EXPECT_THAT(TakeLease(busy).first.positions(), ElementsAre(2));
 }
 
 TEST_F(CaptureCoreTest, ReleasedLeasesCountAsNoDeath) {

@@ -1,6 +1,7 @@
 // Which decoder holds which positions.
 #include "services/capture/lease_table.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "kernels/check.h"
@@ -36,6 +37,11 @@ LeaseId LeaseTable::Add(Lease lease) {
 Lease* LeaseTable::Find(LeaseId id) {
   const auto found = leases_.find(id);
   return found == leases_.end() ? nullptr : &found->second;
+}
+
+bool LeaseTable::HoldsSuspect(const Decoder& decoder) const {
+  return std::any_of(decoder.leases.begin(), decoder.leases.end(),
+                     [this](LeaseId id) { return leases_.at(id).suspect; });
 }
 
 bool LeaseTable::Answer(LeaseId id, int32_t position) {

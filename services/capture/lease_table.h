@@ -26,6 +26,8 @@ struct Lease {
   absl::Time expires = absl::InfiniteFuture();
   // The positions may be leased to others as well. The decoder still works on them, and holds them.
   bool expired = false;
+  // Its one position may have ended a decoder: whoever takes it takes nothing else.
+  bool suspect = false;
 };
 
 struct Decoder {
@@ -53,6 +55,8 @@ class LeaseTable {
 
   LeaseId Add(Lease lease);
   Lease* Find(LeaseId id);
+  // Whether one of the decoder's leases is suspect.
+  bool HoldsSuspect(const Decoder& decoder) const;
   // A result of one position is in; the lease ends with its last one. False if the lease does not have it.
   bool Answer(LeaseId id, int32_t position);
   // Ends the lease, which the decoder gives back.
