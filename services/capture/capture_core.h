@@ -62,7 +62,8 @@ class CaptureCore {
 
   // ---- gateways
   // INVALID_ARGUMENT, ALREADY_EXISTS, FAILED_PRECONDITION CAPTURE_STORE_DISABLED, RESOURCE_EXHAUSTED
-  // POSITION_TOO_BIG, CAPTURE_BUDGET or CAPTURE_DISK with a time to retry, the spool's errors.
+  // POSITION_TOO_BIG, READINGS_TOO_BIG, CAPTURE_BUDGET or CAPTURE_DISK with a time to retry, the spool's
+  // errors.
   absl::Status Open(const sextant::internal::v1::OpenCaptureRequest& request);
   // Frees everything of the lens; a kept capture that is being written becomes INCOMPLETE. Unknown is fine.
   void Close(const CaptureId& id);

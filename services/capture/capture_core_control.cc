@@ -25,6 +25,8 @@ constexpr int kMaxPageSize = 1000;
 constexpr int kMaxTtlSeconds = 604800;
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kMaxLabelBytes = 256;
+// A position's readings travel in one message, of which a server takes 16 MiB.
+constexpr int64_t kMaxPositionReadingBytes = int64_t{8} << 20;
 constexpr int64_t kMaxReadingBytes = int64_t{1} << 30;
 
 }  // namespace
@@ -51,6 +53,9 @@ absl::Status CaptureCore::CheckOpen(const OpenCaptureRequest& request) const {
     return InvalidOpenError(absl::StrCat("ttl_seconds of a kept capture is outside 1..", kMaxTtlSeconds));
   }
   if (request.label().size() > kMaxLabelBytes) return InvalidOpenError("label is longer than 256 bytes");
+  if (const int64_t bytes = ReadingBytesBound(request.spec()); bytes > kMaxPositionReadingBytes) {
+    return ReadingsTooBigError(bytes, kMaxPositionReadingBytes);
+  }
   if (request.reading_bytes() < 0 || request.reading_bytes() > kMaxReadingBytes) {
     return InvalidOpenError("reading_bytes is outside 0..1 GiB");
   }

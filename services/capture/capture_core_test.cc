@@ -448,6 +448,18 @@ TEST_F(CaptureCoreTest, RefusesWhatItCannotServe) {
   request = TestOpen(a_, CAPTURE_KIND_TRANSIENT, 10);
   request.mutable_spec()->clear_lens();
   EXPECT_EQ(ErrorReason(core_->Open(request)), "CAPTURE_OPEN_REQUEST");
+  request = TestOpen(a_, CAPTURE_KIND_TRANSIENT, 10);
+  for (int layer = 2; layer < 200; ++layer) {
+    *request.mutable_spec()->add_rows() = request.spec().rows(2);
+    request.mutable_spec()->mutable_rows(layer + 1)->set_layer(layer);
+    request.mutable_spec()->mutable_lens()->add_row_indices(layer + 1);
+  }
+  request.mutable_spec()->mutable_lens()->set_final_row_index(200);
+  request.mutable_spec()->mutable_lens()->set_top_k(100);
+  request.set_position_bytes(201 * 8);
+  EXPECT_EQ(ErrorReason(core_->Open(request)), "POSITION_TOO_BIG");
+  request.mutable_spec()->mutable_lens()->set_tracked(true);
+  EXPECT_EQ(ErrorReason(core_->Open(request)), "READINGS_TOO_BIG");
   request.set_capture("short");
   EXPECT_EQ(ErrorReason(core_->Open(request)), "CAPTURE_ID");
   options_.budget_bytes = 47;

@@ -39,6 +39,13 @@ absl::Status PositionTooBigError(int64_t position_bytes, int64_t most_bytes) {
                    absl::StrCat("a position of ", position_bytes, " bytes does not fit half the budget of ",
                                 most_bytes, " bytes: ask for fewer sites or layers, or raise --budget_mb"));
 }
+absl::Status ReadingsTooBigError(int64_t reading_bytes, int64_t most_bytes) {
+  return MakeError(
+      StatusCode::kResourceExhausted, "READINGS_TOO_BIG",
+      absl::StrCat("one position's readings may take ", reading_bytes, " bytes where ", most_bytes,
+                   " fit a message: ask for fewer sites or layers, a smaller top_k, or no "
+                   "tracked candidates"));
+}
 absl::Status CaptureBudgetError(absl::string_view what) {
   return MakeError(StatusCode::kResourceExhausted, "CAPTURE_BUDGET", what, kRetryAfter);
 }
