@@ -50,10 +50,12 @@ class CaptureCore {
   // Takes up what is in the spool. Call once, first. Captures that do not read are logged and left alone.
   void Recover();
 
-  // Streams with something to send, and streams that must end with a status; each said once.
+  // Streams with something to send, and streams that must end with a status; each said once. Deleted
+  // captures' files go when `doomed` does, which takes long: destroy it where nothing waits for the core.
   struct Effects {
     absl::btree_set<StreamId> ready;
     std::vector<std::pair<StreamId, absl::Status>> closed;
+    std::vector<std::shared_ptr<const SpooledCapture>> doomed;
   };
   Effects TakeEffects() { return std::exchange(effects_, Effects()); }
 

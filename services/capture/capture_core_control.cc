@@ -134,6 +134,7 @@ void CaptureCore::Erase(CaptureMap::iterator found) {
     if (policy_.durable_tombstone) record.spooled()->Append(tombstone).IgnoreError();
     record.spooled()->RemoveWhenDone();
     if (!policy_.hold_for_readers) record.spooled()->Discard();
+    effects_.doomed.push_back(record.spooled());
   } else {
     credit_.Close(id);
   }

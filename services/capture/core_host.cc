@@ -1,6 +1,9 @@
 // Gives the single-threaded core to many gRPC streams.
 #include "services/capture/core_host.h"
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
 #include <vector>
 
 namespace sextant {
@@ -21,15 +24,21 @@ void CoreHost::Run(absl::Duration interval, const std::function<void(const Captu
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithTimeout(absl::Condition(&stopping_), interval)) {
     core_->Tick();
-    Dispatch();
+    Doomed doomed = Dispatch();
     observe(*core_);
+    mutex_.Unlock();
+    doomed.clear();
+    mutex_.Lock();
   }
 }
 
-void CoreHost::Dispatch() {
+CoreHost::Doomed CoreHost::Dispatch() {
+  Doomed doomed;
   // A sink that is called may give others something to do, e.g. by ending its stream.
-  for (CaptureCore::Effects effects = core_->TakeEffects(); !effects.ready.empty() || !effects.closed.empty();
-       effects = core_->TakeEffects()) {
+  while (true) {
+    CaptureCore::Effects effects = core_->TakeEffects();
+    std::move(effects.doomed.begin(), effects.doomed.end(), std::back_inserter(doomed));
+    if (effects.ready.empty() && effects.closed.empty()) return doomed;
     for (const auto& [id, status] : effects.closed) {
       if (const auto sink = sinks_.find(id); sink != sinks_.end()) sink->second->OnClosed(*core_, status);
     }
@@ -40,11 +49,12 @@ void CoreHost::Dispatch() {
 }
 
 void CoreHost::CloseStreams(const absl::Status& status) {
+  Doomed doomed;
   absl::MutexLock lock(&mutex_);
   std::vector<StreamSink*> sinks;
   for (const auto& [id, sink] : sinks_) sinks.push_back(sink);
   for (StreamSink* sink : sinks) sink->OnClosed(*core_, status);
-  Dispatch();
+  doomed = Dispatch();
 }
 
 }  // namespace sextant

@@ -7,6 +7,7 @@
 #include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -39,13 +40,15 @@ class CoreHost {
   // Runs `action(core)` under the lock, then calls every stream that it has given something to do.
   template <typename Action>
   auto With(Action action) {
+    // Destroyed after the lock is released: removing files takes long.
+    Doomed doomed;
     absl::MutexLock lock(&mutex_);
     if constexpr (std::is_void_v<decltype(action(*core_))>) {
       action(*core_);
-      Dispatch();
+      doomed = Dispatch();
     } else {
       auto result = action(*core_);
-      Dispatch();
+      doomed = Dispatch();
       return result;
     }
   }
@@ -58,7 +61,9 @@ class CoreHost {
   void CloseStreams(const absl::Status& status);
 
  private:
-  void Dispatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Doomed = std::vector<std::shared_ptr<const SpooledCapture>>;
+  // Returns what the caller destroys once it has released the lock.
+  [[nodiscard]] Doomed Dispatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run(absl::Duration interval, const std::function<void(const CaptureCore&)>& observe);
 
   absl::Mutex mutex_;

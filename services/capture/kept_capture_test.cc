@@ -217,6 +217,8 @@ TEST_F(KeptCaptureTest, IsNeverDeletedOrExpiredWhileItIsWritten) {
   clock_.Advance(absl::Minutes(1));
   core_->Tick();
   EXPECT_EQ(ErrorReason(core_->Get(a_).status()), "CAPTURE_NOT_FOUND");
+  EXPECT_TRUE(std::filesystem::exists(LogPath())) << "whoever takes the effects removes it, without the lock";
+  core_->TakeEffects();
   EXPECT_EQ(core_->disk()->reserved_bytes(), 0);
   EXPECT_FALSE(std::filesystem::exists(LogPath()));
 }
@@ -239,6 +241,7 @@ TEST_F(KeptCaptureTest, ADeletedCapturesBytesStayForItsReader) {
   const int64_t reserved = core_->disk()->reserved_bytes();
   ASSERT_TRUE(core_->Delete(a_).ok());
   EXPECT_EQ(ErrorReason(Select().status()), "CAPTURE_NOT_FOUND") << "invisible at once";
+  core_->TakeEffects();
   EXPECT_EQ(core_->disk()->reserved_bytes(), reserved);
   EXPECT_EQ(*ReadRow2(std::move(selection)), TestPayload(0).substr(16) + TestPayload(1).substr(16));
   EXPECT_EQ(core_->disk()->reserved_bytes(), 0) << "the last reader has ended";
@@ -302,6 +305,7 @@ TEST_F(KeptCaptureTest, ReservationsNeverExceedTheDiskBudgetAndCloseGivesThemBac
   EXPECT_GT(opened, 1);
   EXPECT_LE(core_->disk()->reserved_bytes(), disk_budget_);
   for (int i = 0; i < opened; ++i) core_->Close(TestId(i + 1));
+  core_->TakeEffects();
   EXPECT_EQ(core_->disk()->reserved_bytes(), 0);
   EXPECT_EQ(core_->capture_count(), 0u) << "nothing was recorded, so nothing is kept";
 }

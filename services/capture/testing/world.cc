@@ -208,6 +208,7 @@ void World::CheckEnd() {
   if (core_->GetStatus().open_capture_count() != 0) return Fail("I7: a capture is left open");
   clock_.Advance(absl::Hours(3));
   core_->Tick();
+  TakeEffects();
   if (core_->capture_count() != 0) return Fail("I7: a capture is left");
   if (core_->disk() != nullptr && core_->disk()->reserved_bytes() != 0) Fail("I7: disk is left reserved");
 }
