@@ -70,7 +70,8 @@ class CaptureCore {
   // Frees everything of the lens; a kept capture that is being written becomes INCOMPLETE. Unknown is fine.
   void Close(const CaptureId& id);
   absl::StatusOr<sextant::v1::Capture> Get(const CaptureId& id) const;
-  // Kept captures, oldest first. INVALID_ARGUMENT PAGE_TOKEN.
+  // Kept captures, oldest first. A page ends early when it is near 1 MiB. INVALID_ARGUMENT PAGE_SIZE,
+  // PAGE_TOKEN.
   absl::StatusOr<sextant::internal::v1::ListCapturesResponse> List(
       const sextant::internal::v1::ListCapturesRequest& request) const;
   // NOT_FOUND, FAILED_PRECONDITION CAPTURE_OPEN while it is written.

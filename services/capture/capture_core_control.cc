@@ -22,6 +22,8 @@ using sextant::internal::v1::ReadActivationsRequest;
 
 constexpr int kDefaultPageSize = 100;
 constexpr int kMaxPageSize = 1000;
+// Other languages' gRPC refuses more than 4 MiB unless told otherwise.
+constexpr int64_t kPageBytes = int64_t{1} << 20;
 constexpr int kMaxTtlSeconds = 604800;
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kMaxLabelBytes = 256;
@@ -150,7 +152,7 @@ absl::StatusOr<sextant::v1::Capture> CaptureCore::Get(const CaptureId& id) const
 
 absl::StatusOr<ListCapturesResponse> CaptureCore::List(const ListCapturesRequest& request) const {
   if (request.page_size() < 0 || request.page_size() > kMaxPageSize) {
-    return InvalidOpenError(absl::StrCat("page_size is outside 0..", kMaxPageSize));
+    return InvalidPageSizeError(kMaxPageSize);
   }
   // A page token is "creation time in ns:id" of the last capture of the page before.
   std::pair<int64_t, std::string> after{-1, ""};
@@ -169,10 +171,14 @@ absl::StatusOr<ListCapturesResponse> CaptureCore::List(const ListCapturesRequest
     if (key > after) kept.emplace_back(std::move(key), held.record.get());
   }
   std::sort(kept.begin(), kept.end());
-  const size_t page = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
+  const size_t most = request.page_size() == 0 ? kDefaultPageSize : request.page_size();
   ListCapturesResponse response;
-  for (size_t i = 0; i < std::min(page, kept.size()); ++i)
-    *response.add_captures() = kept[i].second->Describe();
+  size_t page = 0;
+  for (int64_t bytes = 0; page < std::min(most, kept.size()) && bytes < kPageBytes; ++page) {
+    auto* capture = response.add_captures();
+    *capture = kept[page].second->Describe();
+    bytes += capture->ByteSizeLong();
+  }
   if (kept.size() > page) {
     const auto& last = kept[page - 1].first;
     response.set_next_page_token(absl::StrCat(last.first, ":", last.second));

@@ -12,6 +12,12 @@
 #include "services/capture/errors.h"
 
 namespace sextant {
+namespace {
+
+// Epochs are times in ns, and the one after each must be a number too.
+constexpr int64_t kMaxEpoch = int64_t{1} << 62;
+
+}  // namespace
 
 using sextant::internal::v1::Attach;
 using sextant::internal::v1::Chunk;
@@ -25,6 +31,7 @@ absl::StatusOr<StreamId> CaptureCore::ConnectRank(const RankHello& hello) {
   if (hello.engine().empty() || hello.epoch() <= 0 || hello.rank() < 0) {
     return InvalidMessageError("a rank's hello names its engine, its epoch and its rank");
   }
+  if (hello.epoch() > kMaxEpoch) return InvalidMessageError("an epoch is 1 to 2^62");
   const StreamId id = next_stream_++;
   SEXTANT_ASSIGN_OR_RETURN(RankStreams::Connected connected,
                            ranks_.Connect(id, hello.engine(), hello.epoch(), hello.rank(), clock_->Now()));

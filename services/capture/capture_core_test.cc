@@ -150,6 +150,11 @@ TEST_F(CaptureCoreTest, NewerEpochsFenceOlderOnes) {
   EXPECT_THAT(Replies(fresh), IsEmpty());
 }
 
+TEST_F(CaptureCoreTest, EpochsThatHaveNoNextOneAreRefused) {
+  EXPECT_EQ(ErrorReason(core_->ConnectRank(TestHello((int64_t{1} << 62) + 1, 0)).status()), "STREAM_MESSAGE");
+  EXPECT_TRUE(core_->ConnectRank(TestHello(int64_t{1} << 62, 0)).ok());
+}
+
 TEST_F(CaptureCoreTest, ANewerStreamOfTheSameRankReplacesTheOlder) {
   const StreamId old = Rank(0);
   Rank(0);

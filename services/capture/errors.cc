@@ -29,6 +29,9 @@ absl::Status InvalidMessageError(absl::string_view what) {
 absl::Status InvalidPageTokenError() {
   return MakeError(StatusCode::kInvalidArgument, "PAGE_TOKEN", "page_token is not one of a previous answer");
 }
+absl::Status InvalidPageSizeError(int most) {
+  return MakeError(StatusCode::kInvalidArgument, "PAGE_SIZE", absl::StrCat("page_size is outside 0..", most));
+}
 absl::Status SelectionRepeatedError(absl::string_view what, int64_t named, int64_t most) {
   return MakeError(StatusCode::kInvalidArgument, "SELECTION_REPEATED",
                    absl::StrCat("the request names ", named, " ", what, " where the capture has ", most,

@@ -15,6 +15,7 @@ absl::Status InvalidCaptureIdError();
 absl::Status InvalidOpenError(absl::string_view what);
 absl::Status InvalidMessageError(absl::string_view what);
 absl::Status InvalidPageTokenError();
+absl::Status InvalidPageSizeError(int most);
 absl::Status SelectionRepeatedError(absl::string_view what, int64_t named, int64_t most);
 
 // RESOURCE_EXHAUSTED

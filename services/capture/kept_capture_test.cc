@@ -328,6 +328,30 @@ TEST_F(KeptCaptureTest, ListsInPages) {
   EXPECT_TRUE(std::is_sorted(names.begin(), names.end()));
   request.set_page_token("rubbish");
   EXPECT_EQ(ErrorReason(core_->List(request).status()), "PAGE_TOKEN");
+  request.clear_page_token();
+  request.set_page_size(-1);
+  EXPECT_EQ(ErrorReason(core_->List(request).status()), "PAGE_SIZE");
+  request.set_page_size(1001);
+  EXPECT_EQ(ErrorReason(core_->List(request).status()), "PAGE_SIZE");
+}
+
+TEST_F(KeptCaptureTest, APageOfBigCapturesEndsEarly) {
+  disk_budget_ = int64_t{1} << 30;
+  Start();
+  for (int i = 1; i <= 5; ++i) {
+    internal::v1::OpenCaptureRequest open = TestOpen(TestId(i), CAPTURE_KIND_KEPT, 1);
+    for (int token = 0; token < 200'000; ++token) open.add_prompt_token_ids(100'000);
+    ASSERT_TRUE(core_->Open(open).ok());
+  }
+  internal::v1::ListCapturesRequest request;
+  std::vector<int> pages;
+  do {
+    const auto response = *core_->List(request);
+    pages.push_back(response.captures_size());
+    request.set_page_token(response.next_page_token());
+  } while (!request.page_token().empty());
+  // 0.6 MB each.
+  EXPECT_THAT(pages, ElementsAre(2, 2, 1));
 }
 
 TEST_F(KeptCaptureTest, SelectionsThatNameMoreThanThereIsAreRefused) {
