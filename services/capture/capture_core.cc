@@ -35,6 +35,7 @@ void CaptureCore::Recover() {
     CaptureRecord& kept = *record;
     captures_[found.id] = Held{.record = std::move(record), .quiet_since = now};
     if (!kept.ended() && kept.state() != CaptureRecord::State::kOpen) {
+      captures_[found.id].attach_by = now + options_.rank_grace;
       ranks_.Expect(kept.request().engine(), kept.epoch(), now);
     }
     NoteWaiting(kept);
@@ -80,25 +81,32 @@ void CaptureCore::Tick() {
 }
 
 void CaptureCore::TickCaptures(absl::Time now) {
-  std::vector<std::pair<CaptureId, const char*>> due;
+  struct Due {
+    CaptureId id;
+    const char* reason;
+    bool erase;
+  };
+  std::vector<Due> due;
   for (const auto& [id, held] : captures_) {
     const CaptureRecord& record = *held.record;
     const bool quiet = held.followers.empty();
     const absl::Duration quiet_for = now - std::max(held.quiet_since, record.create_time());
     if (record.state() == CaptureRecord::State::kOpen) {
-      if (quiet && quiet_for >= options_.open_timeout) due.emplace_back(id, "OPEN_TIMEOUT");
+      if (quiet && quiet_for >= options_.open_timeout) due.push_back({id, "OPEN_TIMEOUT", false});
     } else if (record.kept()) {
-      if (now >= record.expire_time()) due.emplace_back(id, "EXPIRED");
+      if (now >= record.expire_time()) {
+        due.push_back({id, "EXPIRED", true});
+      } else if (!record.ended() && now >= held.attach_by) {
+        due.push_back({id, "GROUP_LOST", false});
+      }
     } else if (record.state() == CaptureRecord::State::kComplete && quiet &&
                now - std::max(held.quiet_since, record.end_time()) >= options_.transient_ttl) {
-      due.emplace_back(id, "EXPIRED");
+      due.push_back({id, "EXPIRED", false});
     }
   }
-  for (const auto& [id, reason] : due) {
-    Held& held = *Find(id);
-    const bool expired_on_disk = held.record->kept() && held.record->state() != CaptureRecord::State::kOpen;
+  for (const auto& [id, reason, erase] : due) {
     LogInfo("a capture's time is over", {{"capture", id.hex()}, {"reason", reason}});
-    if (expired_on_disk) {
+    if (erase) {
       Erase(captures_.find(id));
     } else {
       EndCapture(id, reason);

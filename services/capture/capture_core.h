@@ -133,6 +133,10 @@ class CaptureCore {
     // Since when nobody follows it.
     absl::Time quiet_since;
     int64_t reserved_reading_bytes = 0;
+    // Found in the spool without an end: when it is taken for lost unless its group attaches it again.
+    absl::Time attach_by = absl::InfiniteFuture();
+    // Its engine has said hello since, and has had its time from then on.
+    bool engine_seen = false;
   };
   using CaptureMap = absl::btree_map<CaptureId, Held>;
   struct Follower {
@@ -153,6 +157,8 @@ class CaptureCore {
   void SayGone(StreamId stream, const CaptureId& id, absl::string_view reason);
   void CompleteIfAllIn(CaptureRecord& record);
   void EndOlderEpochs(const std::string& engine, int64_t epoch, absl::string_view reason);
+  // A group is back after a restart: what was found in the spool has rank_grace from its first hello on.
+  void ExpectAttach(const std::string& engine);
   void ForgetParts(const RankStreams::Stream& stream);
   void LendCredit();
 

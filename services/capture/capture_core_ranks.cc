@@ -37,6 +37,7 @@ absl::StatusOr<StreamId> CaptureCore::ConnectRank(const RankHello& hello) {
                            ranks_.Connect(id, hello.engine(), hello.epoch(), hello.rank(), clock_->Now()));
   for (auto& closed : connected.closed) effects_.closed.push_back(std::move(closed));
   if (connected.new_epoch) EndOlderEpochs(hello.engine(), hello.epoch(), "EPOCH_ENDED");
+  ExpectAttach(hello.engine());
   // A position of which this rank's older stream brought only parts comes again from its first one.
   ForgetParts(*ranks_.Find(id));
   effects_.ready.insert(id);
@@ -53,6 +54,13 @@ void CaptureCore::DisconnectRank(StreamId id) {
 void CaptureCore::ForgetParts(const RankStreams::Stream& stream) {
   for (auto& [id, held] : captures_) {
     if (held.record->BoundTo(stream.engine, stream.epoch)) held.record->ForgetParts(stream.rank);
+  }
+}
+
+void CaptureCore::ExpectAttach(const std::string& engine) {
+  for (auto& [id, held] : captures_) {
+    if (held.attach_by == absl::InfiniteFuture() || held.record->request().engine() != engine) continue;
+    if (!std::exchange(held.engine_seen, true)) held.attach_by = clock_->Now() + options_.rank_grace;
   }
 }
 
@@ -126,6 +134,7 @@ absl::Status CaptureCore::OnAttach(StreamId stream_id, const Attach& attach) {
       SayGone(stream_id, *id, record == nullptr ? "CAPTURE_NOT_FOUND" : "CAPTURE_NOT_YOURS");
     return absl::OkStatus();
   }
+  held->attach_by = absl::InfiniteFuture();
   PendingReply& reply = ranks_.Pending(stream_id, *id);
   reply.credit = true;
   reply.sealed = record->state() == CaptureRecord::State::kComplete;

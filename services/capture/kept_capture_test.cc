@@ -99,6 +99,33 @@ TEST_F(KeptCaptureTest, ResumesAfterARestartInTheMiddle) {
   EXPECT_EQ(core_->GetStatus().waiting_row_count(), 2 * 3) << "what was decoded is not decoded again";
 }
 
+// As when its End could not be written: the leader has forgotten it.
+TEST_F(KeptCaptureTest, ACaptureThatItsGroupDoesNotAttachAgainAfterARestartEnds) {
+  const StreamId before = Record({0, 1});
+  const CaptureId b = TestId(2);
+  ASSERT_TRUE(core_->Open(TestOpen(b, CAPTURE_KIND_KEPT, 10)).ok());
+  ASSERT_TRUE(Send(before, TestAttach(b)).ok());
+  Start();
+  clock_.Advance(options_.rank_grace / 2);
+  core_->Tick();
+  const StreamId rank0 = Rank(0);
+  ASSERT_TRUE(Send(rank0, TestAttach(b)).ok());
+  clock_.Advance(options_.rank_grace * 3 / 4);
+  Rank(1);
+  core_->Tick();
+  EXPECT_EQ(core_->Get(a_)->state(), sextant::v1::CAPTURE_STATE_OPEN)
+      << "its group has its time from hello on";
+  clock_.Advance(options_.rank_grace / 4);
+  core_->Tick();
+  EXPECT_EQ(core_->Get(a_)->state(), sextant::v1::CAPTURE_STATE_INCOMPLETE);
+  EXPECT_THAT(Positions(), ElementsAre(0, 1));
+  EXPECT_EQ(core_->Get(b)->state(), sextant::v1::CAPTURE_STATE_OPEN);
+  clock_.Advance(absl::Hours(1));
+  core_->Tick();
+  EXPECT_EQ(core_->Get(b)->state(), sextant::v1::CAPTURE_STATE_OPEN);
+  EXPECT_TRUE(core_->Delete(a_).code() == absl::StatusCode::kNotFound) << "and it expires";
+}
+
 TEST_F(KeptCaptureTest, ReadingsKeepTheirIndicesOverARestart) {
   RecordAll({0, 1, 2});
   DecodeSome(2);
