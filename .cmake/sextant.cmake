@@ -28,6 +28,10 @@ if(SEXTANT_SANITIZE)
   add_compile_options(-fsanitize=${SEXTANT_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${SEXTANT_SANITIZE})
 endif()
+if(SEXTANT_FUZZERS)
+  # Coverage of the libraries too, not only of the fuzz target's own file.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 include_directories(${CMAKE_SOURCE_DIR})
 
 find_package(Threads REQUIRED)
