@@ -410,8 +410,11 @@ absl::StatusOr<GgufHeader> GgufHeader::Read(const WeightFile& file) {
     std::vector<uint8_t> prefix(static_cast<size_t>(std::min(size, file.size())));
     SEXTANT_RETURN_IF_ERROR(file.Read(0, absl::MakeSpan(prefix)));
     absl::StatusOr<GgufHeader> header = Parse(prefix, file.size());
-    if (header.status().code() != absl::StatusCode::kOutOfRange) return header;
-    if (size >= kMaxHeaderBytes) return Invalid("GGUF_COUNT", "the header is longer than 1 GiB");
+    if (header.ok()) return header;
+    if (!absl::IsOutOfRange(header.status())) return FaultInFile(file.path(), header.status());
+    if (size >= kMaxHeaderBytes) {
+      return FaultInFile(file.path(), Invalid("GGUF_COUNT", "the header is longer than 1 GiB"));
+    }
   }
 }
 

@@ -82,6 +82,16 @@ TEST(GgufTest, ReadsAHeaderLongerThanTheFirstRead) {
   EXPECT_EQ(header->String("long")->size(), 6u << 20);
 }
 
+TEST(GgufTest, AFaultNamesItsFile) {
+  const std::string whole = TwoTensors().Build();
+  TemporaryFolder folder;
+  const auto file = WeightFile::Open(folder.Write("short.gguf", whole.substr(0, whole.size() / 2)));
+  ASSERT_TRUE(file.ok());
+  const absl::Status status = GgufHeader::Read(*file).status();
+  EXPECT_EQ(ErrorReason(status), "GGUF_TRUNCATED");
+  EXPECT_NE(std::string(status.message()).find("/short.gguf: "), std::string::npos) << status;
+}
+
 TEST(GgufTest, GettersRefuseMissingKeysAndOtherTypes) {
   const auto header = ParseBytes(TwoTensors().Build());
   ASSERT_TRUE(header.ok());

@@ -207,7 +207,9 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   SEXTANT_RETURN_IF_ERROR(
       file.file_.Read(8, absl::MakeSpan(reinterpret_cast<uint8_t*>(header.data()), header.size())));
   file.data_start_ = 8 + static_cast<int64_t>(header_bytes);
-  SEXTANT_ASSIGN_OR_RETURN(file.tensors_, ParseSafetensorsHeader(header, size - file.data_start_));
+  auto tensors = ParseSafetensorsHeader(header, size - file.data_start_);
+  if (!tensors.ok()) return FaultInFile(path, tensors.status());
+  file.tensors_ = *std::move(tensors);
   for (size_t i = 0; i < file.tensors_.size(); ++i) file.index_.emplace(file.tensors_[i].name, i);
   return file;
 }

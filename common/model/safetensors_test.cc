@@ -223,6 +223,17 @@ TEST(SafetensorsFolderTest, FindsTensorsInTheirShards) {
   EXPECT_EQ(folder->Find("c").tensor, nullptr);
 }
 
+TEST(SafetensorsFolderTest, NamesTheDamagedShard) {
+  Shards shards;
+  const std::string whole = SafetensorsBuilder().F32("b", {4}, {1, 2, 3, 4}).Build();
+  shards.folder.Write("two.safetensors", whole.substr(0, whole.size() - 4));
+  shards.folder.Write("model.safetensors.index.json",
+                      R"({"weight_map":{"a":"one.safetensors","b":"two.safetensors"}})");
+  const absl::Status status = SafetensorsFolder::Open(shards.folder.path()).status();
+  EXPECT_EQ(Fault(status), "SAFETENSORS_OFFSETS");
+  EXPECT_NE(std::string(status.message()).find("/two.safetensors: "), std::string::npos) << status;
+}
+
 TEST(SafetensorsFolderTest, IndexNamingAFileOutsideTheFolder) {
   for (const char* name :
        {"../one.safetensors", "/etc/passwd", "sub/one.safetensors", "..", ".", "", "a\\u0000b"}) {

@@ -92,6 +92,10 @@ absl::Status WeightFile::CheckUnchanged() const {
   return absl::OkStatus();
 }
 
+absl::Status FaultInFile(const std::string& path, const absl::Status& fault) {
+  return MakeError(fault.code(), ErrorReason(fault), absl::StrCat(path, ": ", fault.message()));
+}
+
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t max_bytes) {
   SEXTANT_ASSIGN_OR_RETURN(const WeightFile file, WeightFile::Open(path));
   if (file.size() > max_bytes) {

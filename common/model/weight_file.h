@@ -49,6 +49,9 @@ class WeightFile {
   std::string path_;
 };
 
+// The same fault with the file's name in front of its message, for parsers that do not know it.
+absl::Status FaultInFile(const std::string& path, const absl::Status& fault);
+
 // The whole text of a small file. INVALID_ARGUMENT / MODEL_FILE_TOO_LARGE above max_bytes, else as
 // WeightFile.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, int64_t max_bytes);
