@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "common/base/mapped_file.h"
 #include "common/model/strict_json.h"
+#include "common/model/weight_file.h"
 #include "common/tokenizer/byte_alphabet.h"
 #include "common/tokenizer/errors.h"
 #include "common/tokenizer/pipeline_json.h"
@@ -160,16 +160,9 @@ absl::Status ReadAddedTokens(const Json& file, TokenizerSpec* spec) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::string> ReadTextFile(const std::string& path) {
-  SEXTANT_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  if (file.bytes().size() > size_t{kMaxFileBytes})
-    return TokenizerInvalid(absl::StrCat(path, " is larger than 256 MiB"));
-  return std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-}
-
 // The file's content, or nothing if there is no such file.
 absl::StatusOr<std::optional<std::string>> ReadOptionalFile(const std::string& path) {
-  auto text = ReadTextFile(path);
+  auto text = ReadSmallFile(path, kMaxFileBytes);
   if (absl::IsNotFound(text.status())) return std::optional<std::string>();
   if (!text.ok()) return text.status();
   return std::optional<std::string>(*std::move(text));

@@ -17,7 +17,8 @@ absl::StatusOr<TokenizerSpec> ParseTokenizerJson(absl::string_view json);
 // The chat template in a tokenizer_config.json; empty if it has none. With several, the one named "default".
 absl::StatusOr<std::string> ParseChatTemplate(absl::string_view config_json);
 
-// Reads the files of `folder`; all but tokenizer.json may be absent.
+// Reads the files of `folder`; all but tokenizer.json may be absent. NOT_FOUND / TOKENIZER_NOT_FOUND, the
+// errors above, and MODEL_FILE_... of files that cannot be read.
 absl::StatusOr<TokenizerSpec> ReadTokenizerFolder(const std::string& folder);
 
 }  // namespace sextant
