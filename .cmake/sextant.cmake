@@ -1,5 +1,8 @@
 # Compiler settings, packages and the few functions every folder's CMakeLists.txt uses.
 
+if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  message(FATAL_ERROR "the CPU kernels need x86-64; this build is for ${CMAKE_SYSTEM_PROCESSOR}")
+endif()
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
