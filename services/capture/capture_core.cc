@@ -22,7 +22,7 @@ CaptureCore::CaptureCore(const CaptureOptions& options, const Clock* clock, std:
 void CaptureCore::Recover() {
   if (spool_ == nullptr) return;
   const absl::Time now = clock_->Now();
-  for (RecoveredCapture& found : spool_->Recover()) {
+  for (RecoveredCapture& found : spool_->Recover(counters_.captures_unreadable)) {
     const auto& open = found.records[0].record.open();
     auto record =
         std::make_unique<CaptureRecord>(found.id, open.request(), absl::FromUnixNanos(open.create_time_ns()),
@@ -30,6 +30,7 @@ void CaptureCore::Recover() {
     if (const absl::Status status = record->Replay(found.records, now); !status.ok()) {
       LogError("a kept capture cannot be read; its folder is left as it is",
                {{"capture", found.id.hex()}, {"error", status}});
+      ++counters_.captures_unreadable;
       continue;
     }
     CaptureRecord& kept = *record;

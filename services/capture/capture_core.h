@@ -38,6 +38,8 @@ struct CaptureCounters {
   int64_t leases_expired = 0;
   int64_t captures_opened = 0;
   int64_t captures_refused = 0;
+  // Found in the spool at the start and left alone.
+  int64_t captures_unreadable = 0;
 };
 
 // Output is pulled: a stream that is ready to send asks for its next message, so nothing is queued for a slow

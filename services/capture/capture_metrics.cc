@@ -62,6 +62,9 @@ CaptureMetrics::CaptureMetrics(prometheus::Registry& r)
        &CaptureCounters::leases_expired},
       {Counter(r, opens, opens_help, {{"result", "opened"}}), &CaptureCounters::captures_opened},
       {Counter(r, opens, opens_help, {{"result", "refused"}}), &CaptureCounters::captures_refused},
+      {Counter(r, "sextant_capture_unreadable_captures_total",
+               "Kept captures found at the start that could not be read; their folders were left alone."),
+       &CaptureCounters::captures_unreadable},
   };
 }
 

@@ -167,6 +167,33 @@ TEST_F(KeptCaptureTest, ATornTailIsCutOffWhereverItIsTorn) {
   EXPECT_EQ(most, 3u);
 }
 
+TEST_F(KeptCaptureTest, ADamagedRecordBeforeOthersLeavesTheFolderAsItIs) {
+  RecordAll({0, 1, 2});
+  core_.reset();
+  const auto size = std::filesystem::file_size(LogPath());
+  std::fstream log(LogPath(), std::ios::binary | std::ios::in | std::ios::out);
+  // In the payload of the first record.
+  log.seekp(20);
+  log.put('\x55');
+  log.close();
+  Start();
+  EXPECT_EQ(ErrorReason(core_->Get(a_).status()), "CAPTURE_NOT_FOUND");
+  EXPECT_EQ(core_->counters().captures_unreadable, 1);
+  EXPECT_EQ(std::filesystem::file_size(LogPath()), size) << "what was acknowledged is still there";
+  EXPECT_TRUE(std::filesystem::exists(RowsPath()));
+}
+
+TEST_F(KeptCaptureTest, ZerosThatALossOfPowerLeftAreCutOff) {
+  Record({0, 1});
+  core_.reset();
+  const auto size = std::filesystem::file_size(LogPath());
+  std::filesystem::resize_file(LogPath(), size + 5000);
+  Start();
+  EXPECT_THAT(Positions(), ElementsAre(0, 1));
+  EXPECT_EQ(std::filesystem::file_size(LogPath()), size);
+  EXPECT_EQ(core_->counters().captures_unreadable, 0);
+}
+
 TEST_F(KeptCaptureTest, DamagedRowsAreRefusedAndOthersStayReadable) {
   RecordAll({0, 1});
   std::fstream rows(RowsPath(), std::ios::binary | std::ios::in | std::ios::out);

@@ -201,7 +201,7 @@ absl::StatusOr<RecoveredCapture> Spool::RecoverOne(const CaptureId& id) {
   return recovered;
 }
 
-std::vector<RecoveredCapture> Spool::Recover() {
+std::vector<RecoveredCapture> Spool::Recover(int64_t& unreadable) {
   std::vector<CaptureId> ids;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(captures_dir_, error)) {
@@ -215,6 +215,7 @@ std::vector<RecoveredCapture> Spool::Recover() {
     if (!recovered.ok()) {
       LogError("a kept capture cannot be read; its folder is left as it is",
                {{"capture", id.hex()}, {"error", recovered.status()}});
+      ++unreadable;
       continue;
     }
     if (recovered->spooled == nullptr) continue;

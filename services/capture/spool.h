@@ -114,9 +114,9 @@ class Spool {
   absl::StatusOr<std::unique_ptr<SpooledCapture>> Create(
       const CaptureId& id, const sextant::internal::v1::OpenCaptureRequest& request, int64_t create_time_ns);
 
-  // What is there from before. Folders that do not read are left alone and logged; deleted captures are
-  // removed.
-  std::vector<RecoveredCapture> Recover();
+  // What is there from before. Folders that do not read are left alone, logged and counted in `unreadable`;
+  // deleted captures are removed.
+  std::vector<RecoveredCapture> Recover(int64_t& unreadable);
 
   const DiskBudget& disk() const { return *disk_; }
 

@@ -99,9 +99,17 @@ absl::StatusOr<RecordFile::Recovered> RecordFile::Open(const std::string& path) 
   int64_t& end = recovered.file.size_;
   while (end + kHeaderBytes <= stat.st_size) {
     const uint32_t length = GetU32(view.data() + end);
-    if (length > kMaxRecordBytes || end + kHeaderBytes + length > stat.st_size) break;
+    const bool last = end + kHeaderBytes + length >= stat.st_size;
     const absl::string_view payload = view.substr(end + kHeaderBytes, length);
-    if (Crc32(payload) != GetU32(view.data() + end + 4)) break;
+    const bool whole = end + kHeaderBytes + length <= stat.st_size;
+    if (length == 0 || length > kMaxRecordBytes || !whole ||
+        Crc32(payload) != GetU32(view.data() + end + 4)) {
+      // A write that was cut short is the last one, and power that was lost may have left zeros in its place.
+      // Anything else is damage, and what stands behind it was acknowledged.
+      const bool zeros = view.find_first_not_of('\0', end) == absl::string_view::npos;
+      if (zeros || (last && length <= kMaxRecordBytes)) break;
+      return SpoolCorruptError(path, absl::StrCat("the record at byte ", end, " is damaged"));
+    }
     recovered.records.push_back({end, std::string(payload)});
     end += kHeaderBytes + length;
   }

@@ -28,7 +28,8 @@ class OwnedFd {
 //   file   = magic record*
 //   magic  = "SXSPOOL1"
 //   record = length:u32le crc32(payload):u32le payload
-// A tail that does not parse (a write that was cut short) is cut off when the file is opened again.
+// A last record that does not parse (a write that was cut short), and zeros at the end, are cut off when the
+// file is opened again; a damaged record with others behind it is an error, since those were acknowledged.
 // Threads: Append from one at a time; ReadAt from any.
 class RecordFile {
  public:
@@ -36,7 +37,8 @@ class RecordFile {
   static absl::StatusOr<RecordFile> Create(const std::string& path);
 
   struct Recovered;
-  // An existing file and its records. DATA_LOSS CAPTURE_SPOOL_CORRUPT if it does not begin with the magic.
+  // An existing file and its records. DATA_LOSS CAPTURE_SPOOL_CORRUPT if it does not begin with the magic, or
+  // if a record other than the last is damaged; then the file is left as it is.
   static absl::StatusOr<Recovered> Open(const std::string& path);
 
   // Appends one record; returns its offset. After an error the file ends where it ended before.
