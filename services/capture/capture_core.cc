@@ -22,7 +22,7 @@ CaptureCore::CaptureCore(const CaptureOptions& options, const Clock* clock, std:
 void CaptureCore::Recover() {
   if (spool_ == nullptr) return;
   const absl::Time now = clock_->Now();
-  for (RecoveredCapture& found : spool_->Recover(counters_.captures_unreadable)) {
+  counters_.captures_unreadable += spool_->Recover([&](RecoveredCapture&& found) {
     const auto& open = found.records[0].record.open();
     auto record =
         std::make_unique<CaptureRecord>(found.id, open.request(), absl::FromUnixNanos(open.create_time_ns()),
@@ -31,7 +31,7 @@ void CaptureCore::Recover() {
       LogError("a kept capture cannot be read; its folder is left as it is",
                {{"capture", found.id.hex()}, {"error", status}});
       ++counters_.captures_unreadable;
-      continue;
+      return;
     }
     CaptureRecord& kept = *record;
     captures_[found.id] = Held{.record = std::move(record), .quiet_since = now};
@@ -41,7 +41,7 @@ void CaptureCore::Recover() {
     }
     NoteWaiting(kept);
     CompleteIfAllIn(kept);
-  }
+  });
 }
 
 CaptureCore::Held* CaptureCore::Find(const CaptureId& id) {

@@ -36,6 +36,13 @@ SlotFile::Shape ShapeOf(const OpenCaptureRequest& request) {
   return {.payload_bytes = request.position_bytes(), .piece_bytes = RowBytes(request.spec())};
 }
 
+// The values, most of a log, are read from the file when they are asked for.
+void KeepPositions(sextant::v1::Readings& readings) {
+  sextant::v1::Readings positions;
+  *positions.mutable_positions() = readings.positions();
+  readings = std::move(positions);
+}
+
 absl::Status MakeFolder(const std::string& path) {
   if (mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
   return SpoolError("make folder", path, errno);
@@ -153,15 +160,17 @@ absl::StatusOr<std::unique_ptr<SpooledCapture>> Spool::Create(const CaptureId& i
 
 absl::StatusOr<RecoveredCapture> Spool::RecoverOne(const CaptureId& id) {
   const std::string folder = absl::StrCat(captures_dir_, "/", id.hex());
-  SEXTANT_ASSIGN_OR_RETURN(RecordFile::Recovered log, RecordFile::Open(folder + "/log"));
-  if (log.torn_bytes > 0) {
-    LogWarning("cut off a torn record", {{"capture", id.hex()}, {"bytes", log.torn_bytes}});
-  }
   RecoveredCapture recovered{id, nullptr, {}};
-  for (const auto& [offset, payload] : log.records) {
+  const auto visit = [&](int64_t offset, const std::string& payload) -> absl::Status {
     SpoolRecord record;
     if (!record.ParseFromString(payload)) return SpoolCorruptError(folder, "a record does not parse");
+    if (record.has_reading()) KeepPositions(*record.mutable_reading()->mutable_readings());
     recovered.records.push_back({offset, std::move(record)});
+    return absl::OkStatus();
+  };
+  SEXTANT_ASSIGN_OR_RETURN(RecordFile::Recovered log, RecordFile::Open(folder + "/log", visit));
+  if (log.torn_bytes > 0) {
+    LogWarning("cut off a torn record", {{"capture", id.hex()}, {"bytes", log.torn_bytes}});
   }
   if (recovered.records.empty()) {
     std::error_code error;
@@ -201,7 +210,7 @@ absl::StatusOr<RecoveredCapture> Spool::RecoverOne(const CaptureId& id) {
   return recovered;
 }
 
-std::vector<RecoveredCapture> Spool::Recover(int64_t& unreadable) {
+int64_t Spool::Recover(const std::function<void(RecoveredCapture&&)>& take) {
   std::vector<CaptureId> ids;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(captures_dir_, error)) {
@@ -209,7 +218,7 @@ std::vector<RecoveredCapture> Spool::Recover(int64_t& unreadable) {
     if (id.has_value()) ids.push_back(*id);
   }
   std::sort(ids.begin(), ids.end());
-  std::vector<RecoveredCapture> all;
+  int64_t unreadable = 0;
   for (const CaptureId& id : ids) {
     absl::StatusOr<RecoveredCapture> recovered = RecoverOne(id);
     if (!recovered.ok()) {
@@ -224,9 +233,9 @@ std::vector<RecoveredCapture> Spool::Recover(int64_t& unreadable) {
       recovered->spooled->RemoveWhenDone();
       continue;
     }
-    all.push_back(*std::move(recovered));
+    take(*std::move(recovered));
   }
-  return all;
+  return unreadable;
 }
 
 }  // namespace sextant

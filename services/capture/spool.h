@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -89,7 +90,8 @@ class SpooledCapture {
   bool remove_ = false;
 };
 
-// A capture found on disk: its records from the first, SpoolOpen, on.
+// A capture found on disk: its records from the first, SpoolOpen, on. Of readings only their positions are
+// there.
 struct RecoveredCapture {
   CaptureId id;
   std::unique_ptr<SpooledCapture> spooled;
@@ -114,9 +116,9 @@ class Spool {
   absl::StatusOr<std::unique_ptr<SpooledCapture>> Create(
       const CaptureId& id, const sextant::internal::v1::OpenCaptureRequest& request, int64_t create_time_ns);
 
-  // What is there from before. Folders that do not read are left alone, logged and counted in `unreadable`;
-  // deleted captures are removed.
-  std::vector<RecoveredCapture> Recover(int64_t& unreadable);
+  // Gives what is there from before to `take`, one capture at a time, so that only one log is in memory.
+  // Folders that do not read are left alone and logged; deleted captures are removed. How many did not read.
+  int64_t Recover(const std::function<void(RecoveredCapture&&)>& take);
 
   const DiskBudget& disk() const { return *disk_; }
 

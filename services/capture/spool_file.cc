@@ -63,6 +63,17 @@ absl::Status ReadAll(int fd, const std::string& path, int64_t offset, int64_t si
   return absl::OkStatus();
 }
 
+// Whether bytes [begin, end) are all zero.
+absl::StatusOr<bool> IsZeros(int fd, const std::string& path, int64_t begin, int64_t end) {
+  std::string block;
+  for (; begin < end; begin += block.size()) {
+    block.resize(std::min<int64_t>(end - begin, 1 << 16));
+    SEXTANT_RETURN_IF_ERROR(ReadAll(fd, path, begin, block.size(), block.data()));
+    if (block.find_first_not_of('\0') != std::string::npos) return false;
+  }
+  return true;
+}
+
 absl::StatusOr<OwnedFd> OpenFd(const std::string& path, int flags) {
   OwnedFd fd(open(path.c_str(), flags | O_CLOEXEC, 0600));
   if (fd.get() < 0) return SpoolError("open", path, errno);
@@ -86,38 +97,42 @@ absl::StatusOr<RecordFile> RecordFile::Create(const std::string& path) {
   return RecordFile(std::move(fd), path, kMagic.size());
 }
 
-absl::StatusOr<RecordFile::Recovered> RecordFile::Open(const std::string& path) {
+absl::StatusOr<RecordFile::Recovered> RecordFile::Open(const std::string& path, const Visitor& visit) {
   SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path, O_RDWR));
   struct stat stat;
   if (fstat(fd.get(), &stat) != 0) return SpoolError("stat", path, errno);
-  std::string bytes(stat.st_size, '\0');
-  SEXTANT_RETURN_IF_ERROR(ReadAll(fd.get(), path, 0, stat.st_size, bytes.data()));
-  const absl::string_view view = bytes;
-  if (view.size() < kMagic.size()) return Recovered{RecordFile(std::move(fd), path, 0), {}, stat.st_size};
-  if (view.substr(0, kMagic.size()) != kMagic) return SpoolCorruptError(path, "does not begin with SXSPOOL1");
-  Recovered recovered{RecordFile(std::move(fd), path, kMagic.size()), {}, 0};
-  int64_t& end = recovered.file.size_;
-  while (end + kHeaderBytes <= stat.st_size) {
-    const uint32_t length = GetU32(view.data() + end);
-    const bool last = end + kHeaderBytes + length >= stat.st_size;
-    const absl::string_view payload = view.substr(end + kHeaderBytes, length);
-    const bool whole = end + kHeaderBytes + length <= stat.st_size;
-    if (length == 0 || length > kMaxRecordBytes || !whole ||
-        Crc32(payload) != GetU32(view.data() + end + 4)) {
+  const int64_t size = stat.st_size;
+  if (size < static_cast<int64_t>(kMagic.size())) {
+    return Recovered{RecordFile(std::move(fd), path, 0), size};
+  }
+  std::string bytes(kMagic.size(), '\0');
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd.get(), path, 0, kMagic.size(), bytes.data()));
+  if (bytes != kMagic) return SpoolCorruptError(path, "does not begin with SXSPOOL1");
+  int64_t end = kMagic.size();
+  while (end + kHeaderBytes <= size) {
+    char header[kHeaderBytes];
+    SEXTANT_RETURN_IF_ERROR(ReadAll(fd.get(), path, end, kHeaderBytes, header));
+    const uint32_t length = GetU32(header);
+    const int64_t next = end + kHeaderBytes + length;
+    bool good = length > 0 && length <= kMaxRecordBytes && next <= size;
+    if (good) {
+      bytes.resize(length);
+      SEXTANT_RETURN_IF_ERROR(ReadAll(fd.get(), path, end + kHeaderBytes, length, bytes.data()));
+      good = Crc32(bytes) == GetU32(header + 4);
+    }
+    if (!good) {
       // A write that was cut short is the last one, and power that was lost may have left zeros in its place.
       // Anything else is damage, and what stands behind it was acknowledged.
-      const bool zeros = view.find_first_not_of('\0', end) == absl::string_view::npos;
-      if (zeros || (last && length <= kMaxRecordBytes)) break;
+      if (next >= size && length <= kMaxRecordBytes) break;
+      SEXTANT_ASSIGN_OR_RETURN(const bool zeros, IsZeros(fd.get(), path, end, size));
+      if (zeros) break;
       return SpoolCorruptError(path, absl::StrCat("the record at byte ", end, " is damaged"));
     }
-    recovered.records.push_back({end, std::string(payload)});
-    end += kHeaderBytes + length;
+    SEXTANT_RETURN_IF_ERROR(visit(end, bytes));
+    end = next;
   }
-  recovered.torn_bytes = stat.st_size - end;
-  if (recovered.torn_bytes > 0 && ftruncate(recovered.file.fd_.get(), end) != 0) {
-    return SpoolError("truncate", path, errno);
-  }
-  return recovered;
+  if (end < size && ftruncate(fd.get(), end) != 0) return SpoolError("truncate", path, errno);
+  return Recovered{RecordFile(std::move(fd), path, end), size - end};
 }
 
 absl::StatusOr<int64_t> RecordFile::Append(absl::string_view payload) {

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -37,9 +37,12 @@ class RecordFile {
   static absl::StatusOr<RecordFile> Create(const std::string& path);
 
   struct Recovered;
-  // An existing file and its records. DATA_LOSS CAPTURE_SPOOL_CORRUPT if it does not begin with the magic, or
-  // if a record other than the last is damaged; then the file is left as it is.
-  static absl::StatusOr<Recovered> Open(const std::string& path);
+  // Takes a record and its offset; an error ends the reading.
+  using Visitor = std::function<absl::Status(int64_t offset, const std::string& payload)>;
+  // An existing file; its records are given to `visit` one by one. The visitor's errors; DATA_LOSS
+  // CAPTURE_SPOOL_CORRUPT if it does not begin with the magic, or if a record other than the last is damaged;
+  // then the file is left as it is.
+  static absl::StatusOr<Recovered> Open(const std::string& path, const Visitor& visit);
 
   // Appends one record; returns its offset. After an error the file ends where it ended before.
   absl::StatusOr<int64_t> Append(absl::string_view payload);
@@ -60,11 +63,6 @@ class RecordFile {
 
 struct RecordFile::Recovered {
   RecordFile file;
-  struct Record {
-    int64_t offset;
-    std::string payload;
-  };
-  std::vector<Record> records;
   // Bytes of a torn tail that were cut off.
   int64_t torn_bytes = 0;
 };
