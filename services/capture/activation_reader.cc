@@ -15,6 +15,9 @@ constexpr int64_t kSliceBytes = int64_t{1} << 20;
 
 absl::StatusOr<std::optional<internal::v1::ReadActivationsResponse>> ActivationReader::Next() {
   if (row_ == selection_.rows.size() || selection_.positions.empty()) return std::nullopt;
+  if (open_rows_ == nullptr) {
+    SEXTANT_ASSIGN_OR_RETURN(open_rows_, selection_.spooled->OpenRows());
+  }
   const auto& spec = selection_.spec;
   const int row = selection_.rows[row_];
   internal::v1::ReadActivationsResponse response;

@@ -1,7 +1,9 @@
 // Reads slices of a kept capture's rows from its spool.
 #pragma once
 
+#include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "services/capture/capture_core.h"
@@ -20,6 +22,7 @@ class ActivationReader {
 
  private:
   const CaptureCore::ReadSelection selection_;
+  std::shared_ptr<const OwnedFd> open_rows_;
   size_t row_ = 0;
   size_t position_ = 0;
 };

@@ -214,6 +214,7 @@ absl::StatusOr<bool> CaptureRecord::CompleteIfAllIn(absl::Time now) {
       end_time_ = absl::InfiniteFuture();
       return status;
     }
+    spooled_->CloseFiles();
   }
   return true;
 }
@@ -244,6 +245,7 @@ void CaptureRecord::End(absl::string_view reason, absl::Time now) {
   // Without this record the capture would be taken up again after a restart and end then: nothing is lost by
   // an error.
   AppendEnd(end_reason_).IgnoreError();
+  spooled_->CloseFiles();
 }
 
 void CaptureRecord::CloseLens() {

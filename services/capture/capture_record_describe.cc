@@ -119,6 +119,7 @@ absl::Status CaptureRecord::Replay(const std::vector<RecoveredCapture::Record>& 
     spooled_->TrimReservation(std::max<int64_t>(sealed_count_, position_count()),
                               std::max<int64_t>(sealed_lens_count_, lens_count_));
   }
+  if (ended()) spooled_->CloseFiles();
   return absl::OkStatus();
 }
 

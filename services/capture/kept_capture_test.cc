@@ -428,6 +428,24 @@ TEST_F(KeptCaptureTest, SelectionsThatNameMoreThanThereIsAreRefused) {
   EXPECT_EQ(reason([](auto& more) { more.add_layers(1); }), "SELECTION_REPEATED");
 }
 
+TEST_F(KeptCaptureTest, EndedCapturesHoldNoFilesOpen) {
+  const auto open_files = [] {
+    return std::distance(std::filesystem::directory_iterator("/proc/self/fd"), {});
+  };
+  const auto before = open_files();
+  RecordAll({0, 1});
+  EXPECT_EQ(open_files(), before) << "complete, not decoded";
+  DecodeSome(2);
+  EXPECT_EQ(open_files(), before);
+  Start();
+  EXPECT_EQ(open_files(), before) << "after a restart";
+  EXPECT_EQ(core_->Get(a_)->reading_count(), 2);
+  EXPECT_EQ(*ReadRow2(*Select()), TestPayload(0).substr(16) + TestPayload(1).substr(16));
+  const StreamId follower = *core_->Follow(a_, 0);
+  EXPECT_THAT((**core_->NextReadings(follower)).readings().positions(), ElementsAre(0, 1));
+  EXPECT_EQ(open_files(), before);
+}
+
 TEST_F(KeptCaptureTest, TwoServicesCannotShareAFolder) {
   EXPECT_EQ(ErrorReason(Spool::Open(folder_, 1000).status()), "DATA_DIR_IN_USE");
 }

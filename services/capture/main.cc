@@ -1,4 +1,6 @@
 // The capture service: takes rows from ranks, lends them to lens decoders, keeps what is to be kept.
+#include <sys/resource.h>
+
 #include <atomic>
 #include <memory>
 #include <utility>
@@ -50,6 +52,11 @@ absl::Status Run(ShutdownSignal& shutdown) {
                        : MakeError(absl::StatusCode::kUnavailable, "NOT_SERVING", "starting or draining");
       }));
 
+  // Kept captures hold two files each while they are written.
+  if (rlimit files; getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0) LogWarning("cannot raise the limit of open files");
+  }
   std::unique_ptr<Spool> spool;
   if (!config.data_dir.empty()) {
     SEXTANT_ASSIGN_OR_RETURN(spool, Spool::Open(config.data_dir, config.disk_budget_bytes));

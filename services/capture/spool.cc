@@ -107,6 +107,11 @@ absl::StatusOr<SpoolReading> SpooledCapture::ReadReading(int64_t offset) const {
   return std::move(*record.mutable_reading());
 }
 
+void SpooledCapture::CloseFiles() {
+  log_.fd().LetGo();
+  rows_.fd().LetGo();
+}
+
 void SpooledCapture::TrimReservation(int64_t position_count, int64_t lens_position_count) {
   const int64_t needed = ReservationFor(position_count, lens_position_count);
   disk_->Release(reserved_bytes_ - needed);

@@ -55,6 +55,11 @@ class SpooledCapture {
   // The entry of the readings log whose record stands at `offset`.
   absl::StatusOr<sextant::internal::v1::SpoolReading> ReadReading(int64_t offset) const;
 
+  // Nothing much is written from now on: the files are open only while they are used.
+  void CloseFiles();
+  // Keeps the rows open while the caller has it.
+  absl::StatusOr<std::shared_ptr<const OwnedFd>> OpenRows() const { return rows_.fd().Get(); }
+
   // Keeps only what a capture of so many positions needs.
   void TrimReservation(int64_t position_count, int64_t lens_position_count);
   // The folder goes when the object does.

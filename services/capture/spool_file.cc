@@ -91,6 +91,20 @@ OwnedFd::~OwnedFd() {
   if (fd_ >= 0) close(fd_);
 }
 
+absl::StatusOr<std::shared_ptr<const OwnedFd>> SpoolFd::Get() const {
+  absl::MutexLock lock(&mutex_);
+  if (auto used = used_.lock(); used != nullptr) return used;
+  SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path_, O_RDWR));
+  auto used = std::make_shared<const OwnedFd>(std::move(fd));
+  used_ = used;
+  return used;
+}
+
+void SpoolFd::LetGo() {
+  absl::MutexLock lock(&mutex_);
+  held_.reset();
+}
+
 absl::StatusOr<RecordFile> RecordFile::Create(const std::string& path) {
   SEXTANT_ASSIGN_OR_RETURN(OwnedFd fd, OpenFd(path, O_RDWR | O_CREAT | O_EXCL));
   SEXTANT_RETURN_IF_ERROR(WriteAll(fd.get(), path, kMagic, 0));
@@ -136,28 +150,30 @@ absl::StatusOr<RecordFile::Recovered> RecordFile::Open(const std::string& path, 
 }
 
 absl::StatusOr<int64_t> RecordFile::Append(absl::string_view payload) {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   SEXTANT_CHECK_LE(payload.size(), kMaxRecordBytes);
   std::string record;
   record.reserve(kHeaderBytes + payload.size());
   PutU32(payload.size(), record);
   PutU32(Crc32(payload), record);
   record.append(payload.data(), payload.size());
-  if (const absl::Status status = WriteAll(fd_.get(), path_, record, size_); !status.ok()) {
+  if (const absl::Status status = WriteAll(fd->get(), path_, record, size_); !status.ok()) {
     // Best effort: a tail that stays is cut off by its checksum when the file is opened again, or overwritten
     // here.
-    if (ftruncate(fd_.get(), size_) != 0) return status;
+    if (ftruncate(fd->get(), size_) != 0) return status;
     return status;
   }
   return std::exchange(size_, size_ + static_cast<int64_t>(record.size()));
 }
 
 absl::StatusOr<std::string> RecordFile::ReadAt(int64_t offset) const {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   char header[kHeaderBytes];
-  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, offset, kHeaderBytes, header));
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd->get(), path_, offset, kHeaderBytes, header));
   const uint32_t length = GetU32(header);
   if (length > kMaxRecordBytes) return SpoolCorruptError(path_, "a record's length is damaged");
   std::string payload(length, '\0');
-  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, offset + kHeaderBytes, length, payload.data()));
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd->get(), path_, offset + kHeaderBytes, length, payload.data()));
   if (Crc32(payload) != GetU32(header + 4)) {
     return SpoolCorruptError(path_, absl::StrCat("the record at byte ", offset, " is damaged"));
   }
@@ -165,7 +181,8 @@ absl::StatusOr<std::string> RecordFile::ReadAt(int64_t offset) const {
 }
 
 absl::Status RecordFile::TruncateAt(int64_t offset) {
-  if (ftruncate(fd_.get(), offset) != 0) return SpoolError("truncate", path_, errno);
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
+  if (ftruncate(fd->get(), offset) != 0) return SpoolError("truncate", path_, errno);
   size_ = offset;
   return absl::OkStatus();
 }
@@ -177,6 +194,7 @@ absl::StatusOr<SlotFile> SlotFile::Open(const std::string& path, const Shape& sh
 }
 
 absl::Status SlotFile::Write(int64_t slot, absl::string_view payloads) {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   SEXTANT_CHECK(payloads.size() % shape_.payload_bytes == 0);
   const int64_t slots = payloads.size() / shape_.payload_bytes;
   std::string bytes;
@@ -188,14 +206,15 @@ absl::Status SlotFile::Write(int64_t slot, absl::string_view payloads) {
       PutU32(Crc32(payload.substr(begin, shape_.piece_bytes)), bytes);
     }
   }
-  return WriteAll(fd_.get(), path_, bytes, slot * shape_.slot_bytes());
+  return WriteAll(fd->get(), path_, bytes, slot * shape_.slot_bytes());
 }
 
 absl::Status SlotFile::ReadSlot(int64_t slot, std::string& out) const {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   const int64_t before = out.size();
   std::string bytes(shape_.slot_bytes(), '\0');
   SEXTANT_RETURN_IF_ERROR(
-      ReadAll(fd_.get(), path_, slot * shape_.slot_bytes(), shape_.slot_bytes(), bytes.data()));
+      ReadAll(fd->get(), path_, slot * shape_.slot_bytes(), shape_.slot_bytes(), bytes.data()));
   const absl::string_view payload = absl::string_view(bytes).substr(0, shape_.payload_bytes);
   for (int64_t piece = 0; piece < shape_.pieces(); ++piece) {
     const uint32_t want = GetU32(bytes.data() + shape_.payload_bytes + 4 * piece);
@@ -209,15 +228,16 @@ absl::Status SlotFile::ReadSlot(int64_t slot, std::string& out) const {
 }
 
 absl::Status SlotFile::ReadPiece(int64_t slot, int64_t begin, int64_t end, std::string& out) const {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   SEXTANT_CHECK(begin % shape_.piece_bytes == 0);
   SEXTANT_CHECK(end == std::min(begin + shape_.piece_bytes, shape_.payload_bytes));
   const int64_t piece = begin / shape_.piece_bytes;
   const int64_t start = slot * shape_.slot_bytes();
   const size_t before = out.size();
   out.resize(before + end - begin);
-  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, start + begin, end - begin, out.data() + before));
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd->get(), path_, start + begin, end - begin, out.data() + before));
   char crc[4];
-  SEXTANT_RETURN_IF_ERROR(ReadAll(fd_.get(), path_, start + shape_.payload_bytes + 4 * piece, 4, crc));
+  SEXTANT_RETURN_IF_ERROR(ReadAll(fd->get(), path_, start + shape_.payload_bytes + 4 * piece, 4, crc));
   if (Crc32(absl::string_view(out).substr(before)) != GetU32(crc)) {
     return SpoolCorruptError(path_, absl::StrCat("row ", piece, " of slot ", slot, " is damaged"));
   }
@@ -225,12 +245,14 @@ absl::Status SlotFile::ReadPiece(int64_t slot, int64_t begin, int64_t end, std::
 }
 
 void SlotFile::Clear() {
-  if (ftruncate(fd_.get(), 0) != 0) return;
+  const auto fd = fd_->Get();
+  if (!fd.ok() || ftruncate((*fd)->get(), 0) != 0) return;
 }
 
 absl::StatusOr<int64_t> SlotFile::CountSlots() const {
+  SEXTANT_ASSIGN_OR_RETURN(const auto fd, fd_->Get());
   struct stat stat;
-  if (fstat(fd_.get(), &stat) != 0) return SpoolError("stat", path_, errno);
+  if (fstat(fd->get(), &stat) != 0) return SpoolError("stat", path_, errno);
   return stat.st_size / shape_.slot_bytes();
 }
 

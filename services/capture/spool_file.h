@@ -3,11 +3,14 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "absl/types/span.h"
+#include "absl/synchronization/mutex.h"
 
 namespace sextant {
 
@@ -22,6 +25,23 @@ class OwnedFd {
 
  private:
   int fd_;
+};
+
+// A file that stays open until it is let go, and from then on is opened for as long as somebody uses it.
+// Threads: any.
+class SpoolFd {
+ public:
+  SpoolFd(OwnedFd fd, std::string path)
+      : path_(std::move(path)), held_(std::make_shared<const OwnedFd>(std::move(fd))), used_(held_) {}
+  // The open file, for as long as the caller has it. UNAVAILABLE CAPTURE_SPOOL.
+  absl::StatusOr<std::shared_ptr<const OwnedFd>> Get() const;
+  void LetGo();
+
+ private:
+  const std::string path_;
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<const OwnedFd> held_ ABSL_GUARDED_BY(mutex_);
+  mutable std::weak_ptr<const OwnedFd> used_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A file of records, each written whole or not at all as far as a reader can see:
@@ -52,11 +72,13 @@ class RecordFile {
   absl::Status TruncateAt(int64_t offset);
 
   int64_t size() const { return size_; }
+  const SpoolFd& fd() const { return *fd_; }
+  SpoolFd& fd() { return *fd_; }
 
  private:
   RecordFile(OwnedFd fd, std::string path, int64_t size)
-      : fd_(std::move(fd)), path_(std::move(path)), size_(size) {}
-  OwnedFd fd_;
+      : fd_(std::make_unique<SpoolFd>(std::move(fd), path)), path_(std::move(path)), size_(size) {}
+  std::unique_ptr<SpoolFd> fd_;
   std::string path_;
   int64_t size_;
 };
@@ -95,11 +117,13 @@ class SlotFile {
   absl::StatusOr<int64_t> CountSlots() const;
 
   const Shape& shape() const { return shape_; }
+  const SpoolFd& fd() const { return *fd_; }
+  SpoolFd& fd() { return *fd_; }
 
  private:
   SlotFile(OwnedFd fd, std::string path, const Shape& shape)
-      : fd_(std::move(fd)), path_(std::move(path)), shape_(shape) {}
-  OwnedFd fd_;
+      : fd_(std::make_unique<SpoolFd>(std::move(fd), path)), path_(std::move(path)), shape_(shape) {}
+  std::unique_ptr<SpoolFd> fd_;
   std::string path_;
   Shape shape_;
 };
