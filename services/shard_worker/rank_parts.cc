@@ -115,9 +115,12 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   outbox_options.epoch = config.epoch;
   outbox_options.rank = config.rank;
   // The leader sees freed slots only by this report.
-  const auto report = [channel = parts.channel.get(), ring = parts.ring.get(),
+  const auto report = [channel = parts.channel.get(), ring = parts.ring.get(), mutex = &parts.report_mutex,
                        on_released = std::move(on_released)] {
-    channel->Report(ReportWord::kReleasedSlots, ring->released_count());
+    {
+      absl::MutexLock lock(mutex);
+      channel->Report(ReportWord::kReleasedSlots, ring->released_count());
+    }
     if (on_released) on_released();
   };
   parts.outbox =

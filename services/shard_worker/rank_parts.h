@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "common/base/clock.h"
 #include "common/collective/communicator.h"
 #include "common/collective/group_memory.h"
@@ -30,6 +31,8 @@ struct RankParts {
   std::unique_ptr<Transformer> transformer;
   SystemClock clock;
   std::unique_ptr<CaptureRing> ring;
+  // Held from reading the ring's total to reporting it, so that a reported total never goes back.
+  absl::Mutex report_mutex;
   std::unique_ptr<CaptureOutbox> outbox;
   std::unique_ptr<RankExecutor> executor;
   // Null until the rank serves.
