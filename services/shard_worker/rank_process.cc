@@ -99,7 +99,11 @@ absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
   parts.link = std::make_unique<CaptureLink>(*parts.outbox);
   parts.channel->Report(ReportWord::kReady, 1);
   ready = true;
-  return FollowPlans(*parts.channel, *parts.executor, config.epoch);
+  const absl::Status status = FollowPlans(*parts.channel, *parts.executor, config.epoch);
+  if (!RankRefused(status)) return status;
+  // What served once can serve again: the group starts anew, as when the leader's own step fails.
+  LogError("a step failed", {{"rank", config.rank}, {"status", status}});
+  return GroupLostError();
 }
 
 // The leader. Its engine is made when the model is there; answers of the capture service come only after
