@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -91,12 +92,6 @@ absl::Status LensLayout::CheckPosition(absl::string_view payload, int32_t target
     return LeaseOfAnotherModel(
         absl::StrCat("target ", target_id, " is beyond the vocabulary of ", vocab_size_));
   }
-  for (const Slot& slot : slots_) {
-    const float scale = ScaleOf(slot, payload);
-    if (slot.scale_offset >= 0 && !(std::isfinite(scale) && scale > 0)) {
-      return LeaseInvalid("a scale is not a positive number");
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -105,9 +100,17 @@ void LensLayout::AddPosition(absl::string_view payload, int32_t target_id, LensB
   const auto group = static_cast<int32_t>(batch.final_rows.size());
   batch.final_rows.push_back(static_cast<int32_t>(batch.row_info.size()) + final_slot_);
   for (const Slot& slot : slots_) {
-    std::memcpy(rows, payload.data() + slot.offset, static_cast<size_t>(row_bytes_));
+    const float scale = ScaleOf(slot, payload);
+    if (std::isfinite(scale) && scale >= 0) {
+      std::memcpy(rows, payload.data() + slot.offset, static_cast<size_t>(row_bytes_));
+      batch.row_info.push_back({group, scale});
+    } else {
+      // Nothing can be divided by it, as after a steering that left the model's numbers: all bits set are NaN
+      // in every row type, and the row's readings are no numbers.
+      std::memset(rows, 0xff, static_cast<size_t>(row_bytes_));
+      batch.row_info.push_back({group, 0});
+    }
     rows += row_bytes_;
-    batch.row_info.push_back({group, ScaleOf(slot, payload)});
   }
   const auto& fixed = spec_.lens().target_ids();
   if (fixed.empty()) batch.targets.push_back(target_id);
@@ -115,9 +118,10 @@ void LensLayout::AddPosition(absl::string_view payload, int32_t target_id, LensB
 }
 
 float LensLayout::ScaleOf(const Slot& slot, absl::string_view payload) {
-  float scale = 0;
-  if (slot.scale_offset >= 0) std::memcpy(&scale, payload.data() + slot.scale_offset, sizeof scale);
-  return scale;
+  if (slot.scale_offset < 0) return 0;
+  float scale;
+  std::memcpy(&scale, payload.data() + slot.scale_offset, sizeof scale);
+  return scale > 0 ? scale : std::numeric_limits<float>::quiet_NaN();
 }
 
 v1::Readings LensLayout::BuildReadings(const LensBatch& batch, const LensOutput& output, int first,

@@ -32,12 +32,13 @@ class LensLayout {
   // An upper bound of a position's serialized readings.
   int64_t reading_bytes() const { return reading_bytes_; }
 
-  // LEASE_INVALID (scales) or LEASE_OF_ANOTHER_MODEL (target) when a position cannot be decoded. `target_id`
-  // counts only where the capture fixes no targets; -1: none. REQUIRES: payload has position_bytes.
+  // LEASE_OF_ANOTHER_MODEL when a position cannot be decoded for its target. `target_id` counts only where
+  // the capture fixes no targets; -1: none. REQUIRES: payload has position_bytes.
   absl::Status CheckPosition(absl::string_view payload, int32_t target_id) const;
 
-  // Adds a position to the batch (all but `rows`) and copies its rows to `rows` [group_rows, hidden_size].
-  // REQUIRES: CheckPosition is OK.
+  // Adds a position to the batch (all but `rows`) and copies its rows to `rows` [group_rows, hidden_size]. A
+  // row whose scale is not a positive number becomes NaN, and so do its readings. REQUIRES: CheckPosition is
+  // OK.
   void AddPosition(absl::string_view payload, int32_t target_id, LensBatch& batch, char* rows) const;
 
   // The readings of groups [first, first + positions.size()) of `batch`, whose positions those are.
@@ -56,7 +57,7 @@ class LensLayout {
   };
 
   LensLayout() = default;
-  // What to divide the row by; 0: its own rms.
+  // What to divide the row by; 0: its own rms; NaN or infinite: nothing.
   static float ScaleOf(const Slot& slot, absl::string_view payload);
   absl::Status CheckAgainst(int64_t hidden_size, int64_t vocab_size) const;
   void Compile();
