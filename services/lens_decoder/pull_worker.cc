@@ -63,11 +63,15 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
     connected_ = false;
     metrics_.Disconnected();
   };
+  // Those of the last stream are not ours any more.
+  bad_leases_.clear();
   while (!stop_.HasBeenNotified()) {
-    SEXTANT_ASSIGN_OR_RETURN(std::optional<ArrivedLease> arrived, stream.Next(kStopPoll));
+    const absl::Duration until_due = GiveBackDue(stream, absl::Now());
+    SEXTANT_ASSIGN_OR_RETURN(std::optional<ArrivedLease> arrived,
+                             stream.Next(std::min(kStopPoll, until_due)));
     if (!arrived.has_value()) continue;
     if (const BadLease* bad = std::get_if<BadLease>(&*arrived)) {
-      GiveBack(stream, bad->id, bad->status);
+      Hold(bad->id, bad->status);
       continue;
     }
     // Capture leases rows as they come in, so many small leases may wait: together they make a batch.
@@ -79,6 +83,7 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
     fault = Work(stream, leases);
     SEXTANT_RETURN_IF_ERROR(fault);
   }
+  GiveBackDue(stream, absl::InfiniteFuture());
   const int released = stream.Finish(options_.finish_timeout);
   for (int i = 0; i < released; ++i) metrics_.LeaseReleased();
   LogInfo("stopped", {{"leases_given_back", released}});
@@ -96,7 +101,7 @@ absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> lease
     if (status.ok()) {
       metrics_.LeaseDone();
     } else if (IsBadLease(status)) {
-      GiveBack(stream, lease.id, status);
+      Hold(lease.id, status);
     } else if (stream.SendRelease(lease.id)) {
       metrics_.LeaseReleased();
     }
@@ -121,12 +126,25 @@ absl::Status PullWorker::Decode(LeaseStream& stream, absl::Span<const Lease> lea
       [&](const DecodedBatch& batch) { metrics_.BatchDecoded(batch, absl::Now() - start); });
 }
 
-void PullWorker::GiveBack(LeaseStream& stream, int64_t lease, const absl::Status& why) {
+void PullWorker::Hold(int64_t lease, const absl::Status& why) {
   metrics_.LeaseBad();
   LogError("a lease cannot be decoded", {{"lease", lease}, {"status", why}});
   // Given back at once it would be leased again at once.
-  Pause(NextBackoff());
-  stream.SendRelease(lease);
+  bad_leases_.push_back({lease, absl::Now() + NextBackoff()});
+}
+
+absl::Duration PullWorker::GiveBackDue(LeaseStream& stream, absl::Time now) {
+  absl::Time next = absl::InfiniteFuture();
+  const auto due = [&](const HeldLease& held) {
+    if (held.give_back_at > now) {
+      next = std::min(next, held.give_back_at);
+      return false;
+    }
+    stream.SendRelease(held.id);
+    return true;
+  };
+  bad_leases_.erase(std::remove_if(bad_leases_.begin(), bad_leases_.end(), due), bad_leases_.end());
+  return next - now;
 }
 
 bool PullWorker::Pause(absl::Duration time) { return !stop_.WaitForNotificationWithTimeout(time); }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/synchronization/notification.h"
@@ -47,6 +48,11 @@ class PullWorker {
   bool connected() const { return connected_; }
 
  private:
+  struct HeldLease {
+    int64_t id = 0;
+    absl::Time give_back_at;
+  };
+
   // Works on one stream until it ends (the reason) or until Stop (STOPPING). Sets `fault` on a fault of the
   // device.
   absl::Status Serve(LeaseStream& stream, absl::Status& fault);
@@ -54,8 +60,10 @@ class PullWorker {
   // leaves. OK, or a fault of the device.
   absl::Status Work(LeaseStream& stream, absl::Span<const Lease> leases);
   absl::Status Decode(LeaseStream& stream, absl::Span<const Lease> leases);
-  // Gives back a lease that cannot be decoded, after a pause.
-  void GiveBack(LeaseStream& stream, int64_t lease, const absl::Status& why);
+  // Holds a lease that cannot be decoded for a pause, during which other leases go on.
+  void Hold(int64_t lease, const absl::Status& why);
+  // Gives back the bad leases whose pause is over at `now`. Returns how long the next one still has.
+  absl::Duration GiveBackDue(LeaseStream& stream, absl::Time now);
   // Waits, unless stopped. Returns false when stopped.
   bool Pause(absl::Duration time);
   absl::Duration NextBackoff();
@@ -66,6 +74,8 @@ class PullWorker {
   DecoderMetrics& metrics_;
   std::mt19937 random_;
   absl::Duration backoff_;
+  // Of the present stream. Bounded by what capture leases at a time.
+  std::vector<HeldLease> bad_leases_;
   absl::Notification stop_;
   std::atomic<bool> connected_{false};
 };

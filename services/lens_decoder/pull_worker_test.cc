@@ -225,8 +225,10 @@ TEST_F(PullWorkerTest, BadLeasesAreGivenBackAndGoodOnesGoOn) {
     empty.positions.clear();
     connection.SendLease(empty);
     connection.SendLease(SomeLease(3));
-    connection.Take(
-        [&] { return connection.results.contains(3) && connection.results[3].positions_size() == 3; });
+    connection.Take([&] {
+      return connection.released.size() == 2 && connection.results.contains(3) &&
+             connection.results[3].positions_size() == 3;
+    });
     released = connection.released;
     done.Notify();
     connection.TakeUntilEnd();
@@ -235,6 +237,25 @@ TEST_F(PullWorkerTest, BadLeasesAreGivenBackAndGoodOnesGoOn) {
   Await(done);
   Stop();
   EXPECT_THAT(released, ElementsAre(1, 2));
+}
+
+TEST_F(PullWorkerTest, ABadLeaseHoldsUpNoOther) {
+  // So long that the good lease's readings would never come if it waited.
+  options_.min_backoff = options_.max_backoff = absl::Minutes(10);
+  absl::Notification done;
+  Start([&](int, Connection& connection) {
+    connection.Greet();
+    connection.SendLease(BadLease(1));
+    connection.SendLease(SomeLease(2));
+    connection.Take(
+        [&] { return connection.results.contains(2) && connection.results[2].positions_size() == 3; });
+    EXPECT_TRUE(connection.released.empty());
+    done.Notify();
+    connection.TakeUntilEnd();
+    return grpc::Status::OK;
+  });
+  Await(done);
+  Stop();
 }
 
 TEST_F(PullWorkerTest, BrokenStreamsAreOpenedAgain) {
