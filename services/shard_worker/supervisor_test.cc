@@ -84,6 +84,10 @@ class SupervisorTest : public ::testing::Test {
 
 TEST_F(SupervisorTest, StartsAllRanksAgainWhenOneIsKilled) {
   ShutdownSignal shutdown;
+  SupervisorOptions options = Options(3, "exec sleep 1000");
+  options.drain = absl::Milliseconds(100);
+  // Before any thread, which inherits what signals are blocked: one that blocks none swallows SIGCHLD.
+  Supervisor supervisor(options, shutdown);
   std::thread tester([this] {
     int64_t epoch = 0;
     std::vector<pid_t> first = WaitForGroup(3, epoch);
@@ -96,9 +100,6 @@ TEST_F(SupervisorTest, StartsAllRanksAgainWhenOneIsKilled) {
     kill(getpid(), SIGTERM);
     for (const pid_t pid : third) WaitForDeath(pid);
   });
-  SupervisorOptions options = Options(3, "exec sleep 1000");
-  options.drain = absl::Milliseconds(100);
-  Supervisor supervisor(options, shutdown);
   EXPECT_TRUE(supervisor.Run().ok());
   tester.join();
 }
@@ -111,15 +112,15 @@ TEST_F(SupervisorTest, GivesUpWhenARankRefuses) {
 
 TEST_F(SupervisorTest, DrainsByTheLeader) {
   ShutdownSignal shutdown;
+  // The leader takes the signal and leaves a note; it would live on otherwise.
+  const std::string script = absl::StrCat("trap 'touch ", folder_, "/drained; exit 0' TERM; touch ", folder_,
+                                          "/ready; while :; do sleep 0.02; done");
+  Supervisor supervisor(Options(1, script), shutdown);
   std::thread tester([this] {
     const absl::Time deadline = absl::Now() + kLong;
     while (!std::filesystem::exists(folder_ + "/ready") && absl::Now() < deadline) std::this_thread::yield();
     kill(getpid(), SIGTERM);
   });
-  // The leader takes the signal and leaves a note; it would live on otherwise.
-  const std::string script = absl::StrCat("trap 'touch ", folder_, "/drained; exit 0' TERM; touch ", folder_,
-                                          "/ready; while :; do sleep 0.02; done");
-  Supervisor supervisor(Options(1, script), shutdown);
   EXPECT_TRUE(supervisor.Run().ok());
   tester.join();
   EXPECT_TRUE(std::filesystem::exists(folder_ + "/drained"));
