@@ -162,6 +162,21 @@ def restart(cluster, binary: str) -> None:
     cluster.start(old.name, binary, old.http, [flag for flag in command if not flag.startswith("--http_port=")])
 
 
+def test_a_rank_dies_while_the_model_loads(cluster, client) -> None:
+    restart(cluster, "shard_worker")
+    supervisor = process(cluster, "shard_worker").pid
+    until(lambda: len(children(supervisor)) == 2, "ranks")
+    check_back(cluster, client, kill_a_rank(cluster, 1))
+
+
+@pytest.mark.parametrize("binary", ["gateway", "capture", "steering_registry", "lens_decoder"])
+def test_a_service_dies_while_starting(cluster, client, binary: str) -> None:
+    restart(cluster, binary)
+    restart(cluster, binary)  # the first successor is killed before it is ready
+    cluster.wait_ready(timeout_s=DEADLINE_S)
+    check_whole(served(lambda: client.generate(PROMPT, max_new_tokens=4, ignore_eos=True, lens=sextant.Lens()).wait()))
+
+
 def test_capture_dies(cluster, client) -> None:
     kept = client.generate(PROMPT, max_new_tokens=3, ignore_eos=True, capture=sextant.Capture(sites=["resid_post"]))
     rows = kept.activations["resid_post", 2]
@@ -261,4 +276,26 @@ def test_sigterm_drains(make_cluster) -> None:
         check_whole(out)  # what runs is finished
         stopper.join(DEADLINE_S)
         assert not worker.alive()
+    cluster.down()
+
+
+@pytest.mark.parametrize("victim", ["rank", "capture", "lens_decoder", "gateway"])
+def test_a_death_while_the_worker_drains(make_cluster, victim: str) -> None:
+    cluster = make_cluster(MODELS / "qwen3_tiny", ranks=2)
+    with sextant.Client(cluster.address) as client:
+        out = client.generate(PROMPT, lens=sextant.Lens(), lens_wait=1, **LONG)
+        next(iter(out))
+        worker = process(cluster, "shard_worker")
+        os.kill(worker.pid, signal.SIGTERM)
+        if victim == "rank":
+            kill_a_rank(cluster, 1)
+        else:
+            os.kill(process(cluster, victim).pid, signal.SIGKILL)
+        start = time.monotonic()
+        try:
+            out.wait()  # it may have been done already
+        except sextant.SextantError as error:
+            assert error.code == "UNAVAILABLE" and error.reason, error
+        assert time.monotonic() - start < DEADLINE_S
+        until(lambda: not worker.alive(), "the drained worker's end")
     cluster.down()
