@@ -118,9 +118,11 @@ class Cluster:
            extra: dict[str, list[str]] | None = None) -> None:
         """Starts everything and waits until it is ready; on failure everything is stopped again."""
         if any(p.alive() for p in self.processes):
-            raise ClusterError(f"a cluster is up already on port {self.port}: deploy/local/status shows it, deploy/local/down ends it")
+            raise ClusterError(f"a cluster is up already on port {self.port}: deploy/local/status shows it; where a service has died, deploy/local/down and then up starts all anew")
         if not model.exists():
             raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
+        if not (1 <= self.port <= 64000 and ranks >= 1 and decoders >= 0):
+            raise ClusterError("--port is 1 to 64000 (others follow it), --ranks at least 1, --decoders at least 0")
         if device != "cpu":
             raise ClusterError(f"device {device!r} is not available in this build: only cpu")
         ports = [self.port + n for n in (0, 10, 20, 30, 1000, 1010, 1020, 1030)]
@@ -133,6 +135,8 @@ class Cluster:
                     raise ClusterError(f"port {port} is taken ({error.strerror}): end what uses it, or choose another base with --port") from error
         extra = extra or {}
         self.processes = []
+        for log in (self.folder / "logs").glob("*.log"):
+            log.unlink()  # an earlier cluster's: its errors would be read as this one's
         self.settings = {"model": str(model), "ranks": ranks, "device": device, "dtype": dtype,
                          "decoder_flags": extra.get("lens_decoder", []), "decoder_count": 0}
         base, capture = self.port, f"127.0.0.1:{self.port + 20}"
@@ -260,13 +264,15 @@ def main() -> int:
         elif arguments.command == "status":
             return 0 if cluster.status() else 1
         elif arguments.command == "scale":
+            if arguments.decoders < 0:
+                raise ClusterError("--decoders is at least 0")
             if not any(p.binary == "capture" and p.alive() for p in cluster.processes):
                 raise ClusterError("no cluster is up here; deploy/local/up starts one")
             cluster.scale(arguments.decoders)
             print(f"{arguments.decoders} lens decoders are ready")
         else:
             print(f"stopped {cluster.down()} processes")
-    except ClusterError as error:
+    except (ClusterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

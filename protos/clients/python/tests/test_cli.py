@@ -164,3 +164,9 @@ def test_ctrl_c_cancels_on_the_server(address, gateway):
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "cancelled" in err
     assert gateway.cancelled.wait(5)
+
+
+def test_unwritable_outputs_are_refused_before_any_work(sextant_, gateway):
+    code, out, err = sextant_("generate", "Once", "--html", "/nonexistent/a.html")
+    assert code == 2 and "OUTPUT_NOT_WRITABLE" in err and not out
+    assert not gateway.requests

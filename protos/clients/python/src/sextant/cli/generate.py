@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -77,6 +79,7 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
             "NOTHING_CAPTURED",
             "--save-capture needs sites: --capture resid_post,attn_out",
         )
+    _check_outputs(options)
     text = sys.stdin.read() if options.prompt == "-" else options.prompt
     prompt: str | list[dict[str, str]] = text
     if options.chat:
@@ -107,6 +110,16 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
     return 1 if out.stats.missing_reading_count else 0
 
 
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuses, before any work, files that could not be written after it."""
+    for path in (options.html, options.png, options.json, options.save_capture):
+        folder = Path(path).resolve().parent if path else None
+        if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise sextant.SextantError(
+                "INVALID_ARGUMENT", "OUTPUT_NOT_WRITABLE", f"cannot write {path}: {folder} is no writable folder"
+            )
+
+
 def _lens(options: argparse.Namespace) -> sextant.Lens | None:
     if not (options.lens or options.html or options.png or options.json):
         return None
@@ -133,15 +146,18 @@ def _capture(options: argparse.Namespace) -> sextant.Capture | None:
 
 
 def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool) -> None:
-    for event in out:
-        if isinstance(event, StartedEvent) and not quiet:
-            console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
-        if event.text:
-            sys.stdout.write(event.text)
-            sys.stdout.flush()
-        if isinstance(event, WarningEvent):
-            Console(stderr=True).print(f"\n[yellow]warning {event.reason}[/]: {escape(event.message)}")
-    sys.stdout.write("\n")
+    try:
+        for event in out:
+            if isinstance(event, StartedEvent) and not quiet:
+                console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
+            if event.text:
+                sys.stdout.write(event.text)
+                sys.stdout.flush()
+            if isinstance(event, WarningEvent):
+                Console(stderr=True).print(f"\n[yellow]warning {event.reason}[/]: {escape(event.message)}")
+    finally:  # An error that follows begins on a line of its own.
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
 def _save(out: sextant.Generation, options: argparse.Namespace, console: Console) -> None:

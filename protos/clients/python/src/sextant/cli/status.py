@@ -18,7 +18,8 @@ from sextant.cli.tables import table
 
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}; too small a proto to generate.
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})?\s+([^\s]+)")
-_SERVICES = {"gateway": 8700, "shard worker": 8710, "capture": 8720, "registry": 8730, "lens decoder": 8740}
+# HTTP ports, counted from the gateway's own port.
+_SERVICES = {"gateway": 1000, "shard worker": 1011, "capture": 1020, "registry": 1030, "lens decoder": 1040}
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -29,7 +30,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--metrics",
         action="append",
         metavar="HOST:PORT",
-        help="HTTP address of a service; repeatable (default: the usual ports on this machine)",
+        help="HTTP address of a service; repeatable (default: the usual distances from the gateway's port)",
     )
     p.set_defaults(run=run)
 
@@ -58,8 +59,9 @@ def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[Renderab
         )
     except sextant.SextantError as error:
         lines.append(Text(str(error), "red"))
+    host, _, port = client.address.rpartition(":")
     places = {address: address for address in options.metrics or ()} or {
-        name: f"127.0.0.1:{port}" for name, port in _SERVICES.items()
+        name: f"{host}:{int(port) + offset}" for name, offset in _SERVICES.items() if port.isdecimal()
     }
     rows = table("service", "http", "ready", "figures")
     for name, address in places.items():
