@@ -38,6 +38,7 @@ class Process:
     pid: int
     http: int
     log: str
+    flags: list[str]
 
     def alive(self) -> bool:
         try:
@@ -46,10 +47,11 @@ class Process:
         except ChildProcessError:
             pass
         try:
-            command = pathlib.Path(f"/proc/{self.pid}/cmdline").read_text().split("\0")[0]
+            # Not cmdline: it reads empty for a moment after exec. A rebuilt binary shows as "NAME (deleted)".
+            program = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
         except OSError:
             return False
-        return pathlib.Path(command).name == self.binary  # a number may have gone to somebody else's process
+        return pathlib.Path(program).name == self.binary  # a number may have gone to somebody else's process
 
     def ready(self) -> tuple[bool, str]:
         """Whether /readyz says yes, and the reason when it says no."""
@@ -109,7 +111,7 @@ class Cluster:
             child = subprocess.Popen(
                 [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
-        process = Process(name, binary, child.pid, http, str(log))
+        process = Process(name, binary, child.pid, http, str(log), flags)
         self.processes.append(process)
         self._save()
         return process

@@ -155,11 +155,10 @@ def test_a_stopped_rank_is_noticed(cluster, client) -> None:
 def restart(cluster, binary: str) -> None:
     """Kills a service and starts it again with the same command line."""
     old = process(cluster, binary)
-    command = pathlib.Path(f"/proc/{old.pid}/cmdline").read_text().split("\0")[1:-1]
     os.kill(old.pid, signal.SIGKILL)
     until(lambda: not old.alive(), f"{binary}'s death")
     cluster.processes.remove(old)
-    cluster.start(old.name, binary, old.http, [flag for flag in command if not flag.startswith("--http_port=")])
+    cluster.start(old.name, binary, old.http, old.flags)
 
 
 def test_a_rank_dies_while_the_model_loads(cluster, client) -> None:
