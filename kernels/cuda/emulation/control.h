@@ -1,0 +1,47 @@
+// What tests may ask of the emulated devices: the order in which queued work runs, faults, memory.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda_runtime_api.h"
+
+namespace sextant::emulation {
+
+enum class Order {
+  // Work runs when something waits for it or for what needs it, and no further: as late as can be.
+  kOnDemand,
+  // While something waits, other streams' work runs too, in an order drawn from the seed.
+  kShuffled,
+};
+
+struct Schedule {
+  Order order = Order::kOnDemand;
+  // Of blocks, warps and lanes, and of streams with kShuffled. 0: blocks and threads in their natural order.
+  uint32_t seed = 1;
+  // cudaEventQuery and cudaStreamQuery do a step of work, for code that polls instead of waiting.
+  bool queries_run = false;
+};
+// Of the whole process, from now on.
+void SetSchedule(const Schedule& schedule);
+
+// The device works off `operations` more kernels, copies and sets, then fails with `error` for good: queued
+// and later work is dropped and every call that could notice returns `error`, as after a fault of a real
+// device. ClearFaults makes all devices whole again.
+void InjectFault(int device, cudaError_t error, int64_t operations = 0);
+void ClearFaults();
+
+// Devices of the machine (4 at first), and each one's memory (8 GiB at first).
+void SetDeviceCount(int count);
+void SetDeviceMemory(int64_t bytes);
+// Bytes allocated on a device now.
+int64_t DeviceBytesInUse(int device);
+
+// Kernels, copies and sets that have run, graph launches, and nodes run by them, since the process started.
+struct Counters {
+  int64_t operations = 0;
+  int64_t graph_launches = 0;
+  int64_t graph_nodes = 0;
+};
+Counters ReadCounters();
+
+}  // namespace sextant::emulation

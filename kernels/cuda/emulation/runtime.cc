@@ -1,0 +1,312 @@
+// Runs the queued work of emulated streams, as late as the schedule allows.
+#include "kernels/cuda/emulation/runtime.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "kernels/cuda/emulation/executor.h"
+
+namespace sextant::emulation {
+namespace {
+
+constexpr auto kStuckAfter = std::chrono::seconds(60);
+// Of a device that every card since sm_80 has: per block, after opting in.
+constexpr size_t kSharedLimit = size_t{163} << 10, kSharedWithoutAsking = size_t{48} << 10;
+
+thread_local cudaError_t last_error = cudaSuccess;
+thread_local int current_device = 0;
+
+}  // namespace
+
+Runtime& Runtime::Get() {
+  static Runtime runtime;
+  return runtime;
+}
+
+cudaError_t Report(cudaError_t error) {
+  if (error != cudaSuccess) last_error = error;
+  return error;
+}
+int CurrentDevice() { return current_device; }
+
+void Release(CUevent_st* event) {
+  if (--event->named_by == 0 && event->destroyed) delete event;
+}
+
+const Allocation* Runtime::Find(const void* memory) const {
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  auto next = allocations.upper_bound(address);
+  if (next == allocations.begin()) return nullptr;
+  --next;
+  return address < next->first + static_cast<uintptr_t>(next->second.mapped) ? &next->second : nullptr;
+}
+bool Runtime::IsDevice(const void* memory) const {
+  const Allocation* allocation = Find(memory);
+  return allocation != nullptr && allocation->device >= 0;
+}
+bool Runtime::IsPinned(const void* memory) const {
+  const Allocation* allocation = Find(memory);
+  return allocation != nullptr && allocation->device < 0;
+}
+
+cudaError_t Runtime::Fault(int device) const {
+  const auto fault = faults.find(device);
+  return fault != faults.end() && fault->second.operations <= 0 ? fault->second.error : cudaSuccess;
+}
+
+cudaError_t Runtime::Enqueue(CUstream_st* stream, Operation operation) {
+  if (stream == nullptr || stream->device != current_device) return Report(cudaErrorInvalidResourceHandle);
+  const std::lock_guard lock(mutex);
+  if (const cudaError_t fault = Fault(stream->device); fault != cudaSuccess) return Report(fault);
+  auto shared = std::make_shared<const Operation>(std::move(operation));
+  if (stream->capture != nullptr) {
+    Capture& capture = *stream->capture;
+    capture.nodes.push_back({std::move(shared), capture.tails[stream]});
+    capture.tails[stream] = {capture.nodes.size() - 1};
+    return cudaSuccess;
+  }
+  Item item;
+  item.operation = std::move(shared);
+  stream->queue.push_back(std::move(item));
+  changed.notify_all();
+  return cudaSuccess;
+}
+
+void Runtime::RunOperation(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream,
+                           const Operation& operation) {
+  if (Fault(stream->device) != cudaSuccess) return;
+  if (const auto fault = faults.find(stream->device); fault != faults.end() && !operation.on_host) {
+    // The operation that fails leaves its outputs as they are.
+    if (--fault->second.operations <= 0) return;
+  }
+  ++counters.operations;
+  if (!operation.on_host) {
+    operation.run();
+    return;
+  }
+  stream->busy = true;
+  lock.unlock();
+  operation.run();
+  lock.lock();
+  stream->busy = false;
+}
+
+bool Runtime::StepGraph(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream, GraphRun& run) {
+  std::vector<size_t> open;
+  const bool dropped = Fault(stream->device) != cudaSuccess;
+  for (size_t i = 0; i < run.done.size(); ++i) {
+    const GraphNode& node = (*run.nodes)[i];
+    if (run.done[i]) continue;
+    const bool reached =
+        std::all_of(node.after.begin(), node.after.end(), [&](size_t before) { return run.done[before]; });
+    if (reached && (dropped || !node.operation->ready || node.operation->ready())) open.push_back(i);
+    // A long chain has one open node; a search to its end for each of them would be quadratic.
+    if (!reached && !open.empty()) break;
+  }
+  if (open.empty()) return false;
+  const size_t pick = open[schedule.seed == 0 ? 0 : random() % open.size()];
+  RunOperation(lock, stream, *(*run.nodes)[pick].operation);
+  ++counters.graph_nodes;
+  run.done[pick] = true;
+  ++run.done_count;
+  return true;
+}
+
+bool Runtime::Step(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream) {
+  if (stream->busy || stream->queue.empty()) return false;
+  Item& item = stream->queue.front();
+  if (item.awaited != nullptr && item.awaited->done < item.version) {
+    // The recording waited for, or one that stands for it because it is later.
+    const auto recorder = item.awaited->recorders.lower_bound(item.version);
+    return recorder != item.awaited->recorders.end() && Step(lock, recorder->second);
+  }
+  if (item.operation != nullptr) {
+    const std::shared_ptr<const Operation> operation = item.operation;
+    const bool dropped = Fault(stream->device) != cudaSuccess;
+    if (!dropped && operation->ready && !operation->ready()) return false;
+    RunOperation(lock, stream, *operation);
+  } else if (item.graph != nullptr) {
+    GraphRun& run = *item.graph;
+    if (run.done_count < run.done.size() && !StepGraph(lock, stream, run)) return false;
+    if (run.done_count < run.done.size()) return true;
+  } else if (item.recorded != nullptr) {
+    item.recorded->done = std::max(item.recorded->done, item.version);
+    item.recorded->recorders.erase(item.version);
+    Release(item.recorded);
+  } else if (item.awaited != nullptr) {
+    Release(item.awaited);
+  }
+  stream->queue.pop_front();
+  return true;
+}
+
+void Runtime::RunUntil(std::unique_lock<std::recursive_mutex>& lock, const std::function<bool()>& done,
+                       const std::function<CUstream_st*()>& target) {
+  while (!done()) {
+    bool moved = false;
+    if (schedule.order == Order::kShuffled && random() % 2 == 0) {
+      CUstream_st* other = streams[random() % streams.size()];
+      moved = other->device == current_device && Step(lock, other);
+    }
+    if (!moved && !done()) {
+      CUstream_st* stream = target();
+      moved = stream != nullptr && Step(lock, stream);
+    }
+    if (moved) {
+      changed.notify_all();
+    } else if (!done() && changed.wait_for(lock, kStuckAfter) == std::cv_status::timeout) {
+      Fail("streams are stuck: what is waited for was never queued, or a collective lacks a rank");
+    }
+  }
+}
+
+void SetSchedule(const Schedule& schedule) {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  runtime.schedule = schedule;
+  runtime.random.seed(schedule.seed);
+}
+void InjectFault(int device, cudaError_t error, int64_t operations) {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  // Counted down before each operation, the failing one included.
+  runtime.faults[device] = {error, operations + 1};
+}
+void ClearFaults() {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  runtime.faults.clear();
+}
+void SetDeviceCount(int count) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  Runtime::Get().device_count = count;
+}
+void SetDeviceMemory(int64_t bytes) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  Runtime::Get().device_memory = bytes;
+}
+int64_t DeviceBytesInUse(int device) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  return Runtime::Get().bytes_in_use[device];
+}
+Counters ReadCounters() {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  return Runtime::Get().counters;
+}
+
+cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, std::function<void()> body) {
+  const dim3 grid = config.gridDim, block = config.blockDim;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z;
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535 ||
+      threads == 0 || threads > 1024 || block.z > 64) {
+    return Report(cudaErrorInvalidConfiguration);
+  }
+  Runtime& runtime = Runtime::Get();
+  {
+    const std::lock_guard lock(runtime.mutex);
+    const auto limit = runtime.shared_limits.find(kernel);
+    const size_t allowed =
+        limit == runtime.shared_limits.end() ? kSharedWithoutAsking : static_cast<size_t>(limit->second);
+    if (config.dynamicSmemBytes > allowed) return Report(cudaErrorInvalidValue);
+  }
+  auto work = std::make_shared<const Grid>(Grid{grid, block, config.dynamicSmemBytes, std::move(body)});
+  Operation operation;
+  operation.run = [work] {
+    Runtime& runtime = Runtime::Get();
+    RunGrid(*work, runtime.schedule.seed == 0 ? 0 : static_cast<uint32_t>(runtime.random()) | 1u << 31);
+  };
+  return runtime.Enqueue(config.stream, std::move(operation));
+}
+
+}  // namespace sextant::emulation
+
+using sextant::emulation::current_device;
+using sextant::emulation::last_error;
+using sextant::emulation::Report;
+using sextant::emulation::Runtime;
+
+extern "C" {
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  *count = Runtime::Get().device_count;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = current_device;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
+  *properties = {"emulated", static_cast<size_t>(Runtime::Get().device_memory), 8, 0, 4};
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
+  switch (attribute) {
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+      *value = static_cast<int>(sextant::emulation::kSharedLimit);
+      return cudaSuccess;
+    case cudaDevAttrMultiProcessorCount:
+      *value = 4;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMajor:
+      *value = 8;
+      return cudaSuccess;
+    case cudaDevAttrComputeCapabilityMinor:
+      *value = 0;
+      return cudaSuccess;
+    case cudaDevAttrL2CacheSize:
+      *value = 40 << 20;
+      return cudaSuccess;
+  }
+  return Report(cudaErrorInvalidValue);
+}
+cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
+      static_cast<size_t>(value) > sextant::emulation::kSharedLimit) {
+    return Report(cudaErrorInvalidValue);
+  }
+  Runtime::Get().shared_limits[function] = value;
+  return cudaSuccess;
+}
+cudaError_t cudaPeekAtLastError() { return last_error; }
+cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
+
+const char* cudaGetErrorName(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return "cudaSuccess";
+    case cudaErrorInvalidValue:
+      return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation:
+      return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration:
+      return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice:
+      return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle:
+      return "cudaErrorInvalidResourceHandle";
+    case cudaErrorNotReady:
+      return "cudaErrorNotReady";
+    case cudaErrorIllegalAddress:
+      return "cudaErrorIllegalAddress";
+    case cudaErrorLaunchFailure:
+      return "cudaErrorLaunchFailure";
+    default:
+      return "cudaError";
+  }
+}
+const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
+
+}  // extern "C"
