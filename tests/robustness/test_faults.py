@@ -179,9 +179,11 @@ def test_a_service_dies_while_starting(cluster, client, binary: str) -> None:
 def test_capture_dies(cluster, client) -> None:
     kept = client.generate(PROMPT, max_new_tokens=3, ignore_eos=True, capture=sextant.Capture(sites=["resid_post"]))
     rows = kept.activations["resid_post", 2]
+    cluster.scale(0)  # without a decoder the call cannot be over before the kill
     out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
     next(iter(out))
     restart(cluster, "capture")
+    cluster.scale(1, wait=False)
     with pytest.raises(sextant.SextantError) as error:
         out.wait()
     assert error.value.code == "UNAVAILABLE" and error.value.reason
@@ -201,9 +203,11 @@ def test_registry_dies(cluster, client) -> None:
 
 
 def test_gateway_dies(cluster, client) -> None:
+    cluster.scale(0)  # without a decoder the call cannot be over before the kill
     out = client.generate(PROMPT, lens=sextant.Lens(), **LONG)
     next(iter(out))
     restart(cluster, "gateway")
+    cluster.scale(1, wait=False)
     with pytest.raises(sextant.SextantError) as error:
         out.wait()
     assert error.value.code == "UNAVAILABLE"
