@@ -149,7 +149,7 @@ std::string HfTensorName(WeightId id) {
   return "";
 }
 
-absl::StatusOr<std::unique_ptr<ModelSource>> OpenHfModel(const std::string& folder) {
+absl::StatusOr<ModelSpec> ReadHfSpec(const std::string& folder) {
   SEXTANT_ASSIGN_OR_RETURN(const std::string config, ReadSmallFile(folder + "/config.json", kMaxConfigBytes));
   std::string generation;
   absl::StatusOr<std::string> text = ReadSmallFile(folder + "/generation_config.json", kMaxConfigBytes);
@@ -158,7 +158,11 @@ absl::StatusOr<std::unique_ptr<ModelSource>> OpenHfModel(const std::string& fold
   } else if (text.status().code() != absl::StatusCode::kNotFound) {
     return text.status();
   }
-  SEXTANT_ASSIGN_OR_RETURN(ModelSpec spec, ParseHfConfig(config, generation));
+  return ParseHfConfig(config, generation);
+}
+
+absl::StatusOr<std::unique_ptr<ModelSource>> OpenHfModel(const std::string& folder) {
+  SEXTANT_ASSIGN_OR_RETURN(ModelSpec spec, ReadHfSpec(folder));
   SEXTANT_ASSIGN_OR_RETURN(SafetensorsFolder weights, SafetensorsFolder::Open(folder));
   return std::make_unique<HfSource>(folder, std::move(spec), std::move(weights));
 }

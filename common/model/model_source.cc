@@ -33,6 +33,22 @@ absl::Status CheckFinite(const std::string& name, const float* values, int64_t c
                    absl::StrCat("tensor \"", name, "\" holds NaN or infinity; the model file is damaged"));
 }
 
+// Whether a model's path is a folder, as opposed to a .gguf file.
+absl::StatusOr<bool> IsFolder(const std::string& path) {
+  struct stat info;
+  if (stat(path.c_str(), &info) != 0) {
+    return MakeError(
+        absl::StatusCode::kNotFound, "MODEL_FILE_MISSING",
+        absl::StrCat("there is no model at \"", path, "\"; give a Hugging Face folder or a .gguf file"));
+  }
+  if (!S_ISDIR(info.st_mode) && absl::EndsWith(path, ".safetensors")) {
+    return MakeError(
+        absl::StatusCode::kInvalidArgument, "MODEL_UNSUPPORTED",
+        absl::StrCat(path, " is one file of a model; give the folder that also holds config.json"));
+  }
+  return S_ISDIR(info.st_mode);
+}
+
 }  // namespace
 
 WeightShape ShapeOf(const ModelSpec& spec, WeightKind kind) {
@@ -149,25 +165,22 @@ absl::Status ModelSource::HashStored(WeightId id, Sha256& hash) const {
 }
 
 absl::StatusOr<std::unique_ptr<ModelSource>> OpenModel(const std::string& path) {
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0) {
-    return MakeError(
-        absl::StatusCode::kNotFound, "MODEL_FILE_MISSING",
-        absl::StrCat("there is no model at \"", path, "\"; give a Hugging Face folder or a .gguf file"));
-  }
-  if (!S_ISDIR(info.st_mode) && absl::EndsWith(path, ".safetensors")) {
-    return MakeError(
-        absl::StatusCode::kInvalidArgument, "MODEL_UNSUPPORTED",
-        absl::StrCat(path, " is one file of a model; give the folder that also holds config.json"));
-  }
+  SEXTANT_ASSIGN_OR_RETURN(const bool is_folder, IsFolder(path));
   std::unique_ptr<ModelSource> source;
-  if (S_ISDIR(info.st_mode)) {
+  if (is_folder) {
     SEXTANT_ASSIGN_OR_RETURN(source, OpenHfModel(path));
   } else {
     SEXTANT_ASSIGN_OR_RETURN(source, OpenGgufModel(path));
   }
   SEXTANT_RETURN_IF_ERROR(source->CheckAllWeights());
   return source;
+}
+
+absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path) {
+  SEXTANT_ASSIGN_OR_RETURN(const bool is_folder, IsFolder(path));
+  if (is_folder) return ReadHfSpec(path);
+  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, OpenGgufModel(path));
+  return source->spec();
 }
 
 }  // namespace sextant

@@ -120,4 +120,8 @@ class ModelSource {
 // MODEL_UNSUPPORTED or MODEL_TENSOR_....
 absl::StatusOr<std::unique_ptr<ModelSource>> OpenModel(const std::string& path);
 
+// The spec of a model of which config.json is enough: a Hugging Face folder without weights will do. A .gguf
+// file must be whole. Errors as of OpenModel.
+absl::StatusOr<ModelSpec> ReadModelSpec(const std::string& path);
+
 }  // namespace sextant

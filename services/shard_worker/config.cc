@@ -13,6 +13,16 @@
 ABSL_FLAG(std::string, model, "", "Required. Hugging Face folder or .gguf file.");
 ABSL_FLAG(std::string, engine, "", "Name of this engine among others. Default: the model's file name.");
 ABSL_FLAG(int, ranks, 1, "Processes that share the model, one a device.");
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "Where ranks compute: cpu, or cuda:N, which gives the first rank of this host GPU N, the next one N + 1 "
+    "and so on. cuda is cuda:0.");
+ABSL_FLAG(double, device_memory_gb, 0, "Memory of one device, GB (10^9 bytes). 0: what the device reports.");
+ABSL_FLAG(
+    bool, plan, false,
+    "Only print what each device would hold and whether it fits. Of the model just config.json is needed, "
+    "of devices none.");
+ABSL_FLAG(std::string, plan_format, "table", "Form of --plan's answer: table or json.");
 ABSL_FLAG(std::string, dtype, "bfloat16", "Of matrices, KV cache and recorded rows: bfloat16 or float32.");
 ABSL_FLAG(int, port, 7710, "Port for gRPC. 0 lets the system choose.");
 ABSL_FLAG(int, http_port, 8711,
@@ -24,7 +34,8 @@ ABSL_FLAG(int, max_position_count, 0,
           "Longest sequence, prompt and generated. 0: the model's context, at most 8192.");
 ABSL_FLAG(int, kv_block_size, 16, "Positions of one KV block.");
 ABSL_FLAG(int, kv_blocks, 0, "KV blocks in all. 0: as many as --kv_cache_mb holds.");
-ABSL_FLAG(int64_t, kv_cache_mb, 256, "Memory of each rank for keys and values, MiB.");
+ABSL_FLAG(int64_t, kv_cache_mb, 0,
+          "Memory of each rank for keys and values, MiB. 0: 256 on a CPU, what is left on a GPU.");
 ABSL_FLAG(int64_t, ring_mb, 64,
           "Memory of each rank for recorded rows that the capture service has not got yet, MiB.");
 ABSL_FLAG(std::string, digest_cache_dir, "",
@@ -75,7 +86,7 @@ absl::Status Check(const WorkerConfig& config) {
   if (config.kv_block_size < 1 || config.kv_block_size > 1024)
     return Invalid("--kv_block_size must be 1 to 1024");
   if (config.kv_block_count < 0) return Invalid("--kv_blocks must not be negative");
-  if (config.kv_cache_bytes < (1 << 20)) return Invalid("--kv_cache_mb must be at least 1");
+  if (config.kv_cache_bytes < 0) return Invalid("--kv_cache_mb must not be negative");
   if (config.ring_bytes < (1 << 20)) return Invalid("--ring_mb must be at least 1");
   if (config.step_deadline <= absl::ZeroDuration() || config.capture_stall_timeout <= absl::ZeroDuration()) {
     return Invalid("--step_deadline and --capture_stall_timeout must be positive");
@@ -102,7 +113,8 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
   config.kv_block_count = absl::GetFlag(FLAGS_kv_blocks);
   constexpr int64_t kMostMegabytes = int64_t{1} << 30;
-  config.kv_cache_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_kv_cache_mb), 0, kMostMegabytes) << 20;
+  config.kv_cache_bytes =
+      std::clamp<int64_t>(absl::GetFlag(FLAGS_kv_cache_mb), -1, kMostMegabytes) * (1 << 20);
   config.ring_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_ring_mb), 0, kMostMegabytes) << 20;
   config.digest_cache_dir = absl::GetFlag(FLAGS_digest_cache_dir);
   config.step_deadline = absl::GetFlag(FLAGS_step_deadline);
@@ -115,6 +127,16 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   const std::string dtype = absl::GetFlag(FLAGS_dtype);
   if (dtype != "bfloat16" && dtype != "float32") return Invalid("--dtype must be bfloat16 or float32");
   config.dtype = dtype == "float32" ? DType::kF32 : DType::kBF16;
+  absl::StatusOr<Device> device = ParseDevice(absl::GetFlag(FLAGS_device));
+  if (!device.ok()) return device.status();
+  config.device = *device;
+  const double gigabytes = absl::GetFlag(FLAGS_device_memory_gb);
+  if (!(gigabytes >= 0 && gigabytes <= 1e6)) return Invalid("--device_memory_gb must be 0 to 1000000");
+  config.device_memory_bytes = static_cast<int64_t>(gigabytes * 1e9);
+  config.plan = absl::GetFlag(FLAGS_plan);
+  const std::string plan_format = absl::GetFlag(FLAGS_plan_format);
+  if (plan_format != "table" && plan_format != "json") return Invalid("--plan_format must be table or json");
+  config.plan_as_json = plan_format == "json";
   if (absl::Status status = Check(config); !status.ok()) return status;
   return config;
 }

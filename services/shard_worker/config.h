@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/device/device.h"
 #include "kernels/cpu/backend.h"
 #include "kernels/dtype.h"
 
@@ -18,19 +19,26 @@ struct WorkerConfig {
   std::string model;
   std::string engine;
   DType dtype = DType::kBF16;
+  // Of this host's first rank; the others follow.
+  Device device;
+  int64_t device_memory_bytes = 0;  // 0: as the device says
   int rank_count = 1;
   int max_batch_rows = 0;
   int max_sequences = 0;
   int max_queued = 0;
   int max_position_count = 0;  // 0: the model's, at most 8192
   int kv_block_size = 16;
-  int kv_block_count = 0;  // 0: as kv_cache_bytes says
-  int64_t kv_cache_bytes = 0;
+  int kv_block_count = 0;      // 0: as kv_cache_bytes says
+  int64_t kv_cache_bytes = 0;  // 0: 256 MiB on a CPU, what is left on a GPU
   int64_t ring_bytes = 0;
   std::string digest_cache_dir;
   absl::Duration step_deadline;
   absl::Duration capture_stall_timeout;
   absl::Duration drain;
+
+  // Print the memory plan and end.
+  bool plan = false;
+  bool plan_as_json = false;
 
   // For tests; no flag sets it.
   CpuBackendOptions backend;

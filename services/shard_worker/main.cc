@@ -4,16 +4,19 @@
 
 #include "common/base/flags.h"
 #include "common/base/log.h"
+#include "common/device/make_backend.h"
 #include "kernels/status_macros.h"
 #include "services/shard_worker/config.h"
 #include "services/shard_worker/rank_process.h"
 #include "services/shard_worker/supervisor.h"
+#include "services/shard_worker/worker_memory.h"
 
 namespace sextant {
 namespace {
 
 absl::Status Supervise(const WorkerConfig& config, std::vector<std::string> arguments,
                        ShutdownSignal& shutdown) {
+  SEXTANT_RETURN_IF_ERROR(CheckDevice(config.device));
   SupervisorOptions options;
   options.rank_count = config.rank_count;
   options.program = "/proc/self/exe";
@@ -36,7 +39,12 @@ int main(int argc, char** argv) {
   bool refused = true;
   if (config.ok()) {
     const bool is_rank = config->rank >= 0;
-    status = is_rank ? sextant::RunRank(*config, shutdown) : sextant::Supervise(*config, arguments, shutdown);
+    if (config->plan) {
+      status = sextant::PrintMemoryPlan(*config);
+    } else {
+      status =
+          is_rank ? sextant::RunRank(*config, shutdown) : sextant::Supervise(*config, arguments, shutdown);
+    }
     refused = is_rank && sextant::RankRefused(status);
   } else {
     status = config.status();

@@ -1,8 +1,6 @@
 // Makes what a rank holds.
 #include "services/shard_worker/rank_parts.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -11,57 +9,20 @@
 #include "common/base/log.h"
 #include "common/collective/shm_communicator.h"
 #include "common/collective/shm_plan_channel.h"
-#include "kernels/cpu/backend.h"
+#include "common/device/make_backend.h"
 #include "kernels/status_macros.h"
+#include "services/shard_worker/worker_memory.h"
 
 namespace sextant {
 namespace {
 
-constexpr int32_t kDefaultMaxPositions = 8192;
-
-// The same on every rank, though their shares differ: as many blocks as the rank with the largest ones can
-// hold.
-absl::StatusOr<int32_t> KvBlockCount(const WorkerConfig& config, const ModelSpec& spec,
-                                     const TransformerOptions& options) {
-  if (config.kv_block_count > 0) return config.kv_block_count;
-  SEXTANT_ASSIGN_OR_RETURN(const std::vector<Shard> shards, PlanShards(spec, config.rank_count));
-  int64_t block_bytes = 1;
-  for (const Shard& shard : shards)
-    block_bytes = std::max(block_bytes, PlanMemory(spec, shard, options).kv_block_bytes);
-  const int64_t count = config.kv_cache_bytes / block_bytes;
-  if (count < 1) {
-    return MakeError(absl::StatusCode::kInvalidArgument, "FLAG_INVALID",
-                     absl::StrCat("one KV block is ", block_bytes, " bytes: raise --kv_cache_mb"));
+// The device of every rank; all are taken to be alike.
+absl::StatusOr<DeviceProfile> ProfileOf(const WorkerConfig& config) {
+  int64_t bytes = config.device_memory_bytes;
+  if (bytes == 0) {
+    SEXTANT_ASSIGN_OR_RETURN(bytes, DeviceMemoryBytes(config.device));
   }
-  return static_cast<int32_t>(std::min<int64_t>(count, 1 << 24));
-}
-
-absl::StatusOr<TransformerOptions> OptionsOf(const WorkerConfig& config, const ModelSpec& spec) {
-  TransformerOptions options;
-  options.dtype = config.dtype;
-  options.max_rows = config.max_batch_rows;
-  options.max_sampled_rows = config.max_sequences;
-  options.max_sequences = config.max_sequences;
-  options.kv_block_size = config.kv_block_size;
-  options.max_position_count =
-      std::min<int64_t>(config.max_position_count > 0 ? config.max_position_count : kDefaultMaxPositions,
-                        spec.max_position_count);
-  SEXTANT_ASSIGN_OR_RETURN(options.kv_block_count, KvBlockCount(config, spec, options));
-  return options;
-}
-
-// Refuses what this machine's memory cannot hold, before it is loaded: running out later would kill ranks
-// without a word. RESOURCE_EXHAUSTED MEMORY.
-absl::Status CheckMemory(const WorkerConfig& config, const ModelSpec& spec,
-                         const TransformerOptions& options) {
-  SEXTANT_ASSIGN_OR_RETURN(const std::vector<Shard> shards, PlanShards(spec, config.rank_count));
-  int64_t needed = config.rank_count * config.ring_bytes;
-  for (const Shard& shard : shards) needed += PlanMemory(spec, shard, options).total_bytes();
-  const int64_t there = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
-  if (needed <= there) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kResourceExhausted, "MEMORY",
-                   absl::StrCat("the group needs ", needed >> 20, " MiB, this machine has ", there >> 20,
-                                ": take a smaller model, or lower --kv_cache_mb or --ring_mb"));
+  return config.device.kind == DeviceKind::kCpu ? CpuProfile(bytes) : CudaProfile(bytes);
 }
 
 EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const TransformerOptions& options) {
@@ -93,7 +54,7 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
-  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeCpuBackend(config.backend));
+  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(config.device, config.backend));
   if (config.rank_count == 1) {
     parts.communicator = std::make_unique<NullCommunicator>(*parts.backend);
   } else {
@@ -103,10 +64,16 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   const absl::Time start = absl::Now();
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();
-  SEXTANT_ASSIGN_OR_RETURN(const TransformerOptions options, OptionsOf(config, spec));
-  SEXTANT_RETURN_IF_ERROR(CheckMemory(config, spec, options));
-  SEXTANT_ASSIGN_OR_RETURN(parts.transformer,
-                           Transformer::Load(*parts.source, *parts.backend, *parts.communicator, options));
+  // Refused before it is loaded: running out later would kill ranks without a word.
+  const MemoryDemand demand = DemandOf(config, spec);
+  SEXTANT_ASSIGN_OR_RETURN(const DeviceProfile device, ProfileOf(config));
+  SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanDevices(spec, demand, device));
+  SEXTANT_RETURN_IF_ERROR(CheckFits(spec, demand, plan));
+  const TransformerOptions& options = plan.options;
+  absl::StatusOr<std::unique_ptr<Transformer>> transformer =
+      Transformer::Load(*parts.source, *parts.backend, *parts.communicator, options);
+  if (!transformer.ok()) return ExplainOutOfMemory(transformer.status(), plan, config.rank);
+  parts.transformer = *std::move(transformer);
   parts.limits = LimitsOf(config, spec, options);
   SEXTANT_ASSIGN_OR_RETURN(parts.ring, CaptureRing::Make(*parts.backend, RingSlotBytes(parts.limits),
                                                          parts.limits.ring_slot_count));
@@ -128,12 +95,10 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   SEXTANT_ASSIGN_OR_RETURN(
       parts.executor, RankExecutor::Make(*parts.backend, *parts.communicator, *parts.transformer, *parts.ring,
                                          *parts.outbox));
-  const MemoryPlan plan = PlanMemory(spec, parts.transformer->shard(), options);
   LogInfo("loaded", {{"rank", config.rank},
                      {"backend", parts.backend->Name()},
                      {"seconds", absl::ToDoubleSeconds(absl::Now() - start)},
-                     {"weight_bytes", plan.weight_bytes},
-                     {"kv_bytes", plan.kv_bytes},
+                     {"memory", BiggestLines(plan.ranks[config.rank])},
                      {"kv_blocks", options.kv_block_count},
                      {"ring_bytes", parts.ring->slot_bytes() * parts.ring->slot_count()}});
   return absl::OkStatus();
