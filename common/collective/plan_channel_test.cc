@@ -1,4 +1,4 @@
-// The contract of PlanChannel, over shared memory between threads and between processes.
+// The contract of PlanChannel, over shared memory and over TCP, between threads and between processes.
 #include "common/collective/plan_channel.h"
 
 #include <gtest/gtest.h>
@@ -9,12 +9,19 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/collective/shm_plan_channel.h"
+#include "common/collective/tcp_plan_channel.h"
 #include "common/collective/test_group.h"
 
 namespace sextant {
 namespace {
 
 constexpr absl::Duration kLong = absl::Seconds(20);
+
+enum class Transport { kShm, kTcp };
+struct Kind {
+  Transport transport;
+  RankKind ranks;
+};
 
 // Message number `index`: its length and bytes are known to both sides.
 std::string Message(int index) {
@@ -26,14 +33,36 @@ std::string Message(int index) {
   return bytes;
 }
 
-class PlanChannelTest : public ::testing::TestWithParam<RankKind> {};
+// One rank's part: returns "" or what went wrong.
+using Body = std::function<std::string(PlanChannel& channel)>;
+
+class PlanChannelTest : public ::testing::TestWithParam<Kind> {
+ protected:
+  // Runs `body` on every rank of a group whose channels are of this kind.
+  void RunChannels(int ranks, const Body& body) {
+    if (GetParam().transport == Transport::kShm) {
+      RunGroup(GetParam().ranks, ranks, [&](GroupMemory& memory, int rank) {
+        ShmPlanChannel channel(memory, rank);
+        return body(channel);
+      });
+      return;
+    }
+    auto listener = TcpSocket::Listen({"127.0.0.1", 0});
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    RunGroup(GetParam().ranks, ranks, [&](GroupMemory&, int rank) -> std::string {
+      TcpGroup group = {.rank = rank, .size = ranks, .epoch = 7, .token = "a token of the test"};
+      group.leader = {"127.0.0.1", listener->port()};
+      auto channel = TcpPlanChannel::Form(group, rank == 0 ? &*listener : nullptr);
+      return channel.ok() ? body(**channel) : channel.status().ToString();
+    });
+  }
+};
 
 TEST_P(PlanChannelTest, EveryRankReceivesEveryBroadcastInOrder) {
   constexpr int kMessages = 64;
-  RunGroup(GetParam(), 3, [](GroupMemory& memory, int rank) -> std::string {
-    ShmPlanChannel channel(memory, rank);
+  RunChannels(3, [](PlanChannel& channel) -> std::string {
     for (int i = 0; i < kMessages; ++i) {
-      if (rank == 0) {
+      if (channel.rank() == 0) {
         if (auto status = channel.Broadcast(Message(i), kLong); !status.ok()) return status.ToString();
         continue;
       }
@@ -46,15 +75,14 @@ TEST_P(PlanChannelTest, EveryRankReceivesEveryBroadcastInOrder) {
 }
 
 TEST_P(PlanChannelTest, LeaderSeesReports) {
-  RunGroup(GetParam(), 2, [](GroupMemory& memory, int rank) -> std::string {
-    ShmPlanChannel channel(memory, rank);
-    if (rank == 1) {
+  RunChannels(2, [](PlanChannel& channel) -> std::string {
+    if (channel.rank() == 1) {
       channel.Report(ReportWord::kReleasedSlots, 1'000'000'000'000);
       channel.Report(ReportWord::kReady, 7);
       return channel.Receive(kLong).status().ToString() == "OK" ? "" : "not received";
     }
-    const absl::Time deadline = absl::Now() + kLong;
-    while (channel.Reported(1, ReportWord::kReady) != 7 && absl::Now() < deadline) std::this_thread::yield();
+    if (!WaitFor([&] { return channel.Reported(1, ReportWord::kReady) == 7; }, kLong)) return "no report";
+    // Words that were set before are seen before.
     if (channel.Reported(1, ReportWord::kReleasedSlots) != 1'000'000'000'000) return "wrong released bytes";
     if (channel.Reported(0, ReportWord::kReady) != 0) return "own word changed";
     return channel.Broadcast("done", kLong).ok() ? "" : "not sent";
@@ -62,56 +90,78 @@ TEST_P(PlanChannelTest, LeaderSeesReports) {
 }
 
 TEST_P(PlanChannelTest, BroadcastEndsAtTheDeadlineWhenARankTakesNothing) {
-  RunGroup(GetParam(), 2, [](GroupMemory& memory, int rank) -> std::string {
-    if (rank == 1) return "";
-    ShmPlanChannel channel(memory, rank);
+  RunChannels(2, [](PlanChannel& channel) -> std::string {
+    if (channel.rank() == 1) return WaitFor([&] { return channel.aborted(); }, kLong) ? "" : "no abort";
     absl::Status status;
     for (int i = 0; i < 100 && status.ok(); ++i) status = channel.Broadcast("plan", absl::Milliseconds(50));
+    channel.Abort();
     return ErrorReason(status) == "STEP_DEADLINE" ? "" : status.ToString();
   });
 }
 
-TEST_P(PlanChannelTest, AbortEndsAWaitingReceiver) {
-  const auto receiver_sleeps = [](GroupMemory& memory) {
-    return WaitFor([&] { return memory.plan_written().sleeper_count == 1; }, kLong);
-  };
-  for (const bool by_leader : {true, false}) {
+TEST_P(PlanChannelTest, ReceiveEndsAtTheDeadline) {
+  RunChannels(2, [](PlanChannel& channel) -> std::string {
+    if (channel.rank() == 0) return WaitFor([&] { return channel.aborted(); }, kLong) ? "" : "no abort";
+    const absl::Status status = channel.Receive(absl::Milliseconds(20)).status();
+    channel.Abort();
+    return ErrorReason(status) == "STEP_DEADLINE" ? "" : status.ToString();
+  });
+}
+
+TEST_P(PlanChannelTest, AnAbortByAnyRankEndsThemAll) {
+  for (const int aborting : {0, 1, 2}) {
+    RunChannels(3, [&](PlanChannel& channel) -> std::string {
+      const int rank = channel.rank();
+      if (rank == aborting) {
+        // The others come to wait, or not: they must end in either case.
+        channel.Abort();
+      } else if (rank == 0 && !WaitFor([&] { return channel.aborted(); }, kLong)) {
+        return "the abort was not seen";
+      }
+      const absl::Status status =
+          rank == 0 ? channel.Broadcast("", kLong) : channel.Receive(absl::Seconds(1000)).status();
+      if (ErrorReason(status) != "GROUP_LOST") return status.ToString();
+      return channel.aborted() ? "" : "not aborted";
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, PlanChannelTest,
+    ::testing::Values(Kind{Transport::kShm, RankKind::kThreads}, Kind{Transport::kShm, RankKind::kProcesses},
+                      Kind{Transport::kTcp, RankKind::kThreads}, Kind{Transport::kTcp, RankKind::kProcesses}),
+    [](const auto& info) -> std::string {
+      return absl::StrCat(info.param.transport == Transport::kShm ? "Shm" : "Tcp",
+                          info.param.ranks == RankKind::kThreads ? "Threads" : "Processes");
+    });
+
+// Over shared memory it can be seen that the receiver sleeps before the abort comes, and from outside.
+TEST(ShmPlanChannelTest, AbortEndsASleepingReceiver) {
+  for (const RankKind kind : {RankKind::kThreads, RankKind::kProcesses}) {
     RunGroup(
-        GetParam(), 2,
-        [&](GroupMemory& memory, int rank) -> std::string {
+        kind, 2,
+        [](GroupMemory& memory, int rank) -> std::string {
           ShmPlanChannel channel(memory, rank);
-          if (rank == 1) {
-            const absl::Status status = channel.Receive(absl::Seconds(1000)).status();
-            return ErrorReason(status) == "GROUP_LOST" ? "" : status.ToString();
-          }
-          if (by_leader) {
-            const bool sleeps = receiver_sleeps(memory);
-            channel.Abort();
-            if (!sleeps) return "the receiver did not come to wait";
-          } else if (!WaitFor([&] { return channel.aborted(); }, 2 * kLong)) {
-            return "the abort was not seen";
-          }
-          const absl::Status status = channel.Broadcast("", kLong);
+          if (rank == 0) return WaitFor([&] { return channel.aborted(); }, 2 * kLong) ? "" : "not seen";
+          const absl::Status status = channel.Receive(absl::Seconds(1000)).status();
           return ErrorReason(status) == "GROUP_LOST" ? "" : status.ToString();
         },
-        [&](GroupMemory& memory) {
-          if (by_leader) return;
-          EXPECT_TRUE(receiver_sleeps(memory));
+        [](GroupMemory& memory) {
+          EXPECT_TRUE(WaitFor([&] { return memory.plan_written().sleeper_count == 1; }, kLong));
           memory.Abort();
         });
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Shm, PlanChannelTest, ::testing::Values(RankKind::kThreads, RankKind::kProcesses),
-                         [](const auto& info) {
-                           return info.param == RankKind::kThreads ? "Threads" : "Processes";
-                         });
-
 TEST(PlanChannelOfOne, BroadcastsToNobody) {
   auto memory = GroupMemory::Create(1);
   ASSERT_TRUE(memory.ok());
-  ShmPlanChannel channel(**memory, 0);
-  for (int i = 0; i < 100; ++i) ASSERT_TRUE(channel.Broadcast(Message(i), kLong).ok());
+  ShmPlanChannel shm(**memory, 0);
+  const auto tcp = TcpPlanChannel::Form({.leader = {"127.0.0.1", 0}});
+  ASSERT_TRUE(tcp.ok()) << tcp.status();
+  for (PlanChannel* channel : {static_cast<PlanChannel*>(&shm), static_cast<PlanChannel*>(tcp->get())}) {
+    for (int i = 0; i < 100; ++i) ASSERT_TRUE(channel->Broadcast(Message(i), kLong).ok());
+  }
 }
 
 TEST(GroupMemoryTest, RefusesADescriptorThatIsNoGroupMemory) {
