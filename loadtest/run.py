@@ -1,0 +1,105 @@
+"""Brings up a suite, runs a scenario against it, writes a report (table, JSON, ledger, plots) and takes the suite down.
+
+    loadtest/run chat                   one run as the scenario says
+    loadtest/run mixed --rolling        every service is upgraded in turn while the load runs
+
+Exit status: 0 all is well, 2 something that must hold does not (the ledger is broken),
+1 the run could not be made, 130 interrupted. On failure and Ctrl-C the suite is taken down as well.
+"""
+
+import argparse
+import pathlib
+import re
+import signal
+import sys
+
+from suite_load import GOOD, INTERRUPTED, ROOT, ClusterError, machine, run_load, scenario_path, suite
+
+DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def seconds(text: str) -> float:
+    """Of "90s", "10m" or "2h"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|h)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 90s or 10m")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loadtest/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenario", help="a name in loadtest/scenarios, or a file")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--rolling", action="store_true", help="upgrade every service in turn under load")
+    parser.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--decoders", type=int, default=1)
+    parser.add_argument("--port", type=int, default=27700, help="base port of the suite (default 27700)")
+    parser.add_argument("--rate", type=float, help="requests a second, in place of the scenario's")
+    parser.add_argument("--duration", type=seconds, help="in place of the scenario's")
+    parser.add_argument("--seed", type=int, help="in place of the scenario's")
+    parser.add_argument("--rounds", type=int, default=1, help="of upgrades (default 1)")
+    parser.add_argument("--flag", action="append", default=[], metavar="SERVICE:--NAME=VALUE", help="a flag for a service; repeatable")
+    parser.add_argument("--out", type=pathlib.Path, help="folder of the report (default build/loadtest/SCENARIO)")
+    return parser.parse_args(arguments)
+
+
+def load_flags(arguments: argparse.Namespace) -> list[str]:
+    flags = []
+    if arguments.rate is not None:
+        flags.append(f"--rate={arguments.rate}")
+    if arguments.duration is not None:
+        flags.append(f"--duration={arguments.duration}s")
+    if arguments.seed is not None:
+        flags.append(f"--seed={arguments.seed}")
+    return flags
+
+
+def service_flags(arguments: argparse.Namespace) -> dict[str, list[str]]:
+    extra: dict[str, list[str]] = {}
+    for text in arguments.flag:
+        service, colon, flag = text.partition(":")
+        if not colon or not flag.startswith("--"):
+            raise ClusterError(f"--flag {text!r}: write e.g. shard_worker:--max_sequences=8")
+        extra.setdefault(service, []).append(flag)
+    return extra
+
+
+def run_once(cluster, scenario: pathlib.Path, out: pathlib.Path, arguments: argparse.Namespace) -> int:
+    import plots
+
+    code, report = run_load(cluster, scenario, out, flags=load_flags(arguments), progress=sys.stderr)
+    print((out / "load.txt").read_text(), end="")
+    plots.latencies(report, out / "latency.svg")
+    return code
+
+
+def main() -> int:
+    arguments = parse()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        scenario = scenario_path(arguments.scenario)
+        out = (arguments.out or ROOT / "build/loadtest" / scenario.stem).resolve()
+        out.mkdir(parents=True, exist_ok=True)
+        print(machine(), flush=True)
+        with suite(out / "suite", arguments.model, arguments.ranks, arguments.decoders, arguments.port,
+                   extra=service_flags(arguments), say=lambda text: print(f"  {text}", flush=True)) as cluster:
+            if arguments.rolling:
+                import rolling
+
+                code = rolling.run(cluster, scenario, out, arguments.rounds, load_flags(arguments), say=lambda text: print(text, flush=True))
+            else:
+                code = run_once(cluster, scenario, out, arguments)
+        print(machine())
+        print(f"report in {out}")
+        return code
+    except (ClusterError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the suite has been taken down", file=sys.stderr)
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
