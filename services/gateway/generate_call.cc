@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,6 +40,37 @@ v1::Statistics StatisticsOf(const internal::v1::Finished& finished, int32_t prom
   statistics.set_decode_ns(finished.decode_ns());
   statistics.set_captured_bytes(finished.captured_bytes());
   return statistics;
+}
+
+v1::Warning NoLensDecoder(absl::Duration lens_wait) {
+  v1::Warning warning;
+  warning.set_reason("NO_LENS_DECODER");
+  warning.set_message(
+      absl::StrCat("no lens decoder is connected, so no reading can come yet; start one (deploy/local/scale "
+                   "--decoders 1, or lens_decoder). This call waits for readings ",
+                   absl::FormatDuration(lens_wait), " after its last token"));
+  return warning;
+}
+
+// Whether a row of `readings` is no number, as rows are that overflowed.
+bool HoldsNoNumbers(const v1::Readings& readings) {
+  const std::string& entropies = readings.entropy_nats();
+  for (size_t at = 0; at + sizeof(float) <= entropies.size(); at += sizeof(float)) {
+    float entropy;
+    std::memcpy(&entropy, entropies.data() + at, sizeof entropy);
+    if (!std::isfinite(entropy)) return true;
+  }
+  return false;
+}
+
+v1::GenerateResponse NotFinite(const v1::Readings& readings) {
+  v1::GenerateResponse event;
+  event.mutable_warning()->set_reason("READINGS_NOT_FINITE");
+  event.mutable_warning()->set_message(
+      absl::StrCat("rows of position ", readings.positions(0),
+                   " or near it are no finite numbers, and so are their readings; a steering strength may "
+                   "be too large"));
+  return event;
 }
 
 v1::GenerateResponse TouchedNothing(int intervention) {
@@ -121,7 +153,12 @@ void GenerateCall::SetOpening(const GeneratePlan& plan, const ServedModel& model
       started.add_lens_layers(row.layer());
     }
   }
-  writer_.SetOpening(std::move(started), plan.warnings);
+  std::vector<v1::Warning> warnings = plan.warnings;
+  if (plan.capture.has_value() && plan.capture->has_lens() && !peers_.HasLensDecoder()) {
+    said_no_decoder_ = true;
+    warnings.push_back(NoLensDecoder(plan.lens_wait));
+  }
+  writer_.SetOpening(std::move(started), std::move(warnings));
 }
 
 void GenerateCall::StartFollower(const GeneratePlan& plan, Attempt* attempt) {
@@ -137,7 +174,9 @@ void GenerateCall::StartFollower(const GeneratePlan& plan, Attempt* attempt) {
     *event.mutable_readings() = plan.view->Of(std::move(readings));
     if (event.readings().positions().empty()) return true;
     metrics_.ReadingsForwarded(event.readings().positions_size());
-    if (writer_.Write(event)) return true;
+    const bool warn = !attempt->said_not_finite && HoldsNoNumbers(event.readings());
+    attempt->said_not_finite |= warn;
+    if ((!warn || writer_.Write(NotFinite(event.readings()))) && writer_.Write(event)) return true;
     worker_context->TryCancel();
     return false;
   };
@@ -230,6 +269,13 @@ bool GenerateCall::SendFinished(const v1::Finished& finished) {
 }
 
 absl::Status GenerateCall::AwaitReadings(const GeneratePlan& plan, Attempt* attempt) {
+  // The last decoder may have gone since the call began.
+  if (attempt->follower->received() < attempt->lens_position_count && !said_no_decoder_ &&
+      !peers_.HasLensDecoder()) {
+    v1::GenerateResponse event;
+    *event.mutable_warning() = NoLensDecoder(plan.lens_wait);
+    if (!writer_.Write(event)) return ClientGone();
+  }
   bool ended = attempt->follower->WaitForEnd(absl::Now() + plan.lens_wait);
   const int64_t received = attempt->follower->received();
   const int64_t missing = attempt->lens_position_count - received;

@@ -56,6 +56,7 @@ class GenerateCall {
     std::optional<v1::Finished> finished;
     int32_t generated_count = 0;
     int32_t lens_position_count = 0;
+    bool said_not_finite = false;  // of the follower's thread
   };
 
   absl::Status RunOn(const WorkerChoice& worker, const GeneratePlan& plan, const ServedModel& model);
@@ -85,6 +86,7 @@ class GenerateCall {
   const absl::Time start_;
   std::string capture_name_;
   bool saw_token_ = false;
+  bool said_no_decoder_ = false;
 };
 
 }  // namespace sextant

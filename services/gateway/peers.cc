@@ -81,11 +81,7 @@ void Peers::Probe() {
     absl::MutexLock lock(&mutex_);
     workers_[index].status = status;
   }
-  grpc::ClientContext capture_context;
-  SetTimeout(capture_context, options_.probe_timeout);
-  internal::v1::GetStatusResponse capture_answer;
-  const absl::Status capture =
-      StatusOfPeer(capture_->GetStatus(&capture_context, {}, &capture_answer), Peer::kCapture);
+  const absl::Status capture = ProbeCapture();
   grpc::ClientContext registry_context;
   SetTimeout(registry_context, options_.probe_timeout);
   v1::ListVectorsRequest list;
@@ -96,6 +92,26 @@ void Peers::Probe() {
   absl::MutexLock lock(&mutex_);
   capture_status_ = capture;
   registry_status_ = registry;
+}
+
+absl::Status Peers::ProbeCapture() {
+  grpc::ClientContext context;
+  SetTimeout(context, options_.probe_timeout);
+  internal::v1::GetStatusResponse answer;
+  SEXTANT_RETURN_IF_ERROR(StatusOfPeer(capture_->GetStatus(&context, {}, &answer), Peer::kCapture));
+  absl::MutexLock lock(&mutex_);
+  lens_decoder_count_ = answer.decoder_count();
+  return absl::OkStatus();
+}
+
+bool Peers::HasLensDecoder() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (lens_decoder_count_ > 0) return true;
+  }
+  if (!ProbeCapture().ok()) return true;
+  absl::MutexLock lock(&mutex_);
+  return lens_decoder_count_ > 0;
 }
 
 absl::Status Peers::ProbeWorker(size_t index, absl::Duration timeout, bool await_connection) {
@@ -202,7 +218,8 @@ absl::StatusOr<WorkerChoice> Peers::Choose(const std::vector<size_t>& tried) {
     if (std::find(tried.begin(), tried.end(), index) != tried.end()) continue;
     const Worker& worker = workers_[index];
     if (!worker.status.ok()) {
-      last = EngineUnavailable(std::string(worker.status.message()));
+      const bool named = ErrorReason(worker.status) == "ENGINE_UNAVAILABLE";
+      last = named ? worker.status : EngineUnavailable(std::string(worker.status.message()));
       continue;
     }
     next_worker_ = index + 1;

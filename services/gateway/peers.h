@@ -62,6 +62,10 @@ class Peers {
   // first, for a second at most: one may have come back since. UNAVAILABLE / ENGINE_UNAVAILABLE.
   absl::StatusOr<WorkerChoice> PickWorker(const std::vector<size_t>& tried);
 
+  // Whether a lens decoder is connected to the capture service: as of the last probe, or, had it found none,
+  // as of now. True when the capture service does not answer: that is another trouble. Blocks for an answer.
+  bool HasLensDecoder();
+
   internal::v1::CaptureControlService::StubInterface& capture() { return *capture_; }
   internal::v1::RegistryService::StubInterface& registry() { return *registry_; }
   const std::string& capture_address() const { return options_.capture; }
@@ -74,6 +78,8 @@ class Peers {
   };
 
   // With `await_connection`, a worker that cannot be reached is sought until the timeout.
+  // Asks the capture service, and notes how many lens decoders it has.
+  absl::Status ProbeCapture();
   absl::Status ProbeWorker(size_t index, absl::Duration timeout, bool await_connection);
   absl::StatusOr<WorkerChoice> Choose(const std::vector<size_t>& tried);
   // Takes the engine's description; loads the tokenizer if there is none yet.
@@ -88,6 +94,7 @@ class Peers {
   std::vector<Worker> workers_ ABSL_GUARDED_BY(mutex_);
   size_t next_worker_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status capture_status_ ABSL_GUARDED_BY(mutex_);
+  int lens_decoder_count_ ABSL_GUARDED_BY(mutex_) = 0;  // of the last answer
   absl::Status registry_status_ ABSL_GUARDED_BY(mutex_);
   absl::Status model_status_ ABSL_GUARDED_BY(mutex_);
   absl::Time retry_model_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();

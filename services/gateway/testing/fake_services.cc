@@ -156,6 +156,18 @@ grpc::Status FakeCapture::GetCapture(grpc::ServerContext*, const internal::v1::G
   return grpc::Status::OK;
 }
 
+grpc::Status FakeCapture::GetStatus(grpc::ServerContext*, const internal::v1::GetStatusRequest*,
+                                    internal::v1::GetStatusResponse* response) {
+  absl::MutexLock lock(&mutex_);
+  response->set_decoder_count(decoder_count_);
+  return grpc::Status::OK;
+}
+
+void FakeCapture::SetDecoderCount(int count) {
+  absl::MutexLock lock(&mutex_);
+  decoder_count_ = count;
+}
+
 void FakeCapture::WriteReadings(Writer& writer, const internal::v1::CaptureSpec& spec, int64_t first_index,
                                 const std::vector<int32_t>& positions) {
   internal::v1::FollowReadingsResponse message;

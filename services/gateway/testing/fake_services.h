@@ -81,9 +81,9 @@ class FakeCapture final : public internal::v1::CaptureControlService::Service {
   grpc::Status GetCapture(grpc::ServerContext*, const internal::v1::GetCaptureRequest* request,
                           v1::Capture* response) override;
   grpc::Status GetStatus(grpc::ServerContext*, const internal::v1::GetStatusRequest*,
-                         internal::v1::GetStatusResponse*) override {
-    return grpc::Status::OK;
-  }
+                         internal::v1::GetStatusResponse* response) override;
+  // How many lens decoders GetStatus tells of; one unless set.
+  void SetDecoderCount(int count);
 
   // Messages that scripts send.
   static void WriteReadings(Writer& writer, const internal::v1::CaptureSpec& spec, int64_t first_index,
@@ -94,6 +94,7 @@ class FakeCapture final : public internal::v1::CaptureControlService::Service {
   mutable absl::Mutex mutex_;
   Script script_ ABSL_GUARDED_BY(mutex_);
   absl::Status open_status_ ABSL_GUARDED_BY(mutex_);
+  int decoder_count_ ABSL_GUARDED_BY(mutex_) = 1;
   std::vector<internal::v1::OpenCaptureRequest> opened_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> closed_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<RpcServer> server_;
