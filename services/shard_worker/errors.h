@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,18 @@ inline absl::Status PositionTooBig(int64_t bytes, int64_t limit) {
   return MakeError(absl::StatusCode::kResourceExhausted, "POSITION_TOO_BIG",
                    absl::StrCat("one position of this capture is ", bytes, " bytes, a rank's ring holds ",
                                 limit, ": ask for fewer sites or layers, or raise --ring_mb"));
+}
+
+// Log-probabilities of a sampled token that are no numbers: whatever came after it would be noise.
+inline absl::Status NotFinite(int32_t token_index, bool steered) {
+  const std::string what = absl::StrCat("the logits of generated token ", token_index, " are not finite");
+  if (steered) {
+    return InvalidRequest("STEERING_NOT_FINITE",
+                          absl::StrCat(what, ": this steering overflows; use a smaller strength"));
+  }
+  return MakeError(
+      absl::StatusCode::kInternal, "LOGITS_NOT_FINITE",
+      absl::StrCat(what, "; the weights may be damaged, or the dtype too narrow: try --dtype=float32"));
 }
 
 inline absl::Status QueueFull(int64_t waiting) {

@@ -2,6 +2,7 @@
 #include "services/shard_worker/scheduler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "services/shard_worker/errors.h"
@@ -164,6 +165,10 @@ void Scheduler::AdmitQueued(absl::Time now, Plan& plan) {
 
 void Scheduler::TakeToken(Sequence& sequence, const SampledToken& token, absl::Time now) {
   const pb::GenerateRequest& message = sequence.request.message;
+  if (!std::isfinite(token.logprob)) {
+    Abandon(sequence, worker_errors::NotFinite(sequence.generated_count(), !message.interventions().empty()));
+    return;
+  }
   if (sequence.generated_count() == 0) sequence.first_token = now;
   sequence.tokens.push_back(token.id);
   ++totals_.generated_tokens;

@@ -114,6 +114,29 @@ TEST(SchedulerTest, EndsAStarvedSequenceAfterTheStallTimeout) {
   }
 }
 
+TEST(SchedulerTest, EndsAGenerationWhoseLogitsAreNotFinite) {
+  for (const bool steered : {true, false}) {
+    SimulatedWorld world(SmallEngine(), 1);
+    auto output = std::make_shared<CallOutput>();
+    pb::GenerateRequest request = Request(3, 5);
+    if (steered) {
+      auto* intervention = request.add_interventions();
+      intervention->set_site(sextant::v1::SITE_RESID_POST);
+      intervention->add_layers(1);
+      intervention->set_directions(std::string(4 * sizeof(float), '\0'));
+    }
+    world.Submit(request, output);
+    ASSERT_TRUE(world.Step());
+    world.logprob_ = std::nanf("");
+    ASSERT_TRUE(world.Step());
+    const Story story = Read(*output);
+    EXPECT_EQ(story.tokens.size(), 1u) << "what follows would be noise";
+    ASSERT_TRUE(story.end.has_value());
+    EXPECT_EQ(ErrorReason(*story.end), steered ? "STEERING_NOT_FINITE" : "LOGITS_NOT_FINITE");
+    EXPECT_TRUE(world.scheduler().idle());
+  }
+}
+
 TEST(SchedulerTest, RefusesWhatCannotRun) {
   const EngineLimits limits = SmallEngine();
   const auto reason = [&](pb::GenerateRequest request) {

@@ -170,3 +170,15 @@ def test_chat_template(client) -> None:
     out = client.generate([{"role": "user", "content": "Hello"}], max_new_tokens=2)
     text = client.detokenize(out.prompt_token_ids)
     assert text.startswith("<|begin_of_text|><|start_header_id|>user<|end_header_id|>")
+
+
+@pytest.mark.parametrize("strength", [1e25, 1e38])
+def test_steering_that_overflows_is_an_error_and_no_answer(client, strength: float) -> None:
+    hidden = client.model().hidden_size
+    steer = sextant.Steer(numpy.ones(hidden), strength, layers=[1], site="resid_pre")
+    with pytest.raises(sextant.SextantError) as caught:
+        client.generate(PROMPT, max_new_tokens=4, steer=steer).wait()
+    assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "STEERING_NOT_FINITE")
+    prompt_only = client.generate(PROMPT, max_new_tokens=0, lens=True, steer=steer)
+    assert [warning.reason for warning in prompt_only.warnings] == ["READINGS_NOT_FINITE"]
+    assert client.generate(PROMPT, max_new_tokens=4, ignore_eos=True).finish_reason == "length"

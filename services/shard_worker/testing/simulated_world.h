@@ -96,7 +96,7 @@ class SimulatedWorld : public CaptureControl {
   bool Chance(double p) { return std::uniform_real_distribution<double>(0, 1)(random_) < p; }
   int Pick(int low, int high) { return std::uniform_int_distribution<int>(low, high)(random_); }
 
-  // Runs one step if there is one.
+  // Runs one step if there is one; what is sampled has the log-probability `logprob_`.
   bool Step() {
     auto plan = scheduler_.NextPlan();
     if (!plan.has_value()) return false;
@@ -104,7 +104,8 @@ class SimulatedWorld : public CaptureControl {
     if (during_step_) during_step_();
     std::vector<SampledToken> sampled;
     for (const SampleRow& row : scheduler_.sample_rows()) {
-      sampled.push_back({static_cast<int32_t>((row.sequence * 31 + row.settings.counter * 7) % 100), -1.f});
+      sampled.push_back(
+          {static_cast<int32_t>((row.sequence * 31 + row.settings.counter * 7) % 100), logprob_});
     }
     scheduler_.FinishStep(sampled);
     return true;
@@ -160,6 +161,7 @@ class SimulatedWorld : public CaptureControl {
   int64_t extra_credit_ = 0;
   double decode_chance_ = 0.5;
   bool reachable_ = true;
+  float logprob_ = -1.f;
   int64_t max_rows_ = 0;
 
  private:
