@@ -1,7 +1,10 @@
 // The shard worker: a supervisor that runs a group of rank processes, and those processes themselves.
+#include <sys/prctl.h>
+
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/flags.h"
 #include "common/base/log.h"
 #include "common/device/make_backend.h"
@@ -39,6 +42,8 @@ int main(int argc, char** argv) {
   bool refused = true;
   if (config.ok()) {
     const bool is_rank = config->rank >= 0;
+    // Started by way of /proc, a rank's process would be called "exe".
+    if (is_rank) prctl(PR_SET_NAME, absl::StrCat("shard_worker/", config->rank).c_str());
     if (config->plan) {
       status = sextant::PrintMemoryPlan(*config);
     } else {

@@ -95,7 +95,8 @@ absl::Status Supervisor::StartRanks() {
 }
 
 absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
-  std::vector<std::string> arguments = {options_.program};
+  // What ps shows; the program itself is one file for all.
+  std::vector<std::string> arguments = {absl::StrCat("shard_worker rank ", rank, "/", options_.rank_count)};
   arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
   arguments.push_back(absl::StrCat("--rank=", rank));
   arguments.push_back(absl::StrCat("--epoch=", epoch_));
@@ -119,7 +120,7 @@ absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   ShutdownSignal::Unblock();
   fcntl(memory_->fd(), F_SETFD, 0);
-  execv(argv[0], argv.data());
+  execv(options_.program.c_str(), argv.data());
   _exit(127);
 }
 
