@@ -27,10 +27,10 @@ inline absl::Status VectorReferenceInvalid(absl::string_view reference) {
 // `nearest`: known names that look like it, best first.
 inline absl::Status VectorNotFound(absl::string_view name, const std::vector<std::string>& nearest) {
   return MakeError(absl::StatusCode::kNotFound, "VECTOR_NOT_FOUND",
-                   nearest.empty()
-                       ? absl::StrCat("there is no vector '", name, "'; list the known ones with ListVectors")
-                       : absl::StrCat("there is no vector '", name, "'; did you mean ",
-                                      absl::StrJoin(nearest, " or "), "?"));
+                   nearest.empty() ? absl::StrCat("there is no vector '", name,
+                                                  "'; `sextant vector list` shows the known ones")
+                                   : absl::StrCat("there is no vector '", name, "'; did you mean ",
+                                                  absl::StrJoin(nearest, " or "), "?"));
 }
 
 inline absl::Status VectorVersionNotFound(absl::string_view name, int version, int newest) {
