@@ -9,6 +9,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -18,9 +20,18 @@ import urllib.error
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+DEFAULT_FOLDER = ROOT / "build/local"
 DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 READY_TIMEOUT_S = 300
 DRAIN_TIMEOUT_S = 20
+USES = {
+    "up": "Starts all services on this machine and waits until they are ready.",
+    "status": "Shows what runs where; exit code 0 when all of it is ready.",
+    "scale": "Starts or ends lens decoders while work runs.",
+    "down": "Drains and stops everything.",
+}
+# As common/base/log writes it.
+ERROR_LINE = re.compile(r'\S+ error (?P<service>\w+): (?P<message>.*?)(?: status="(?P<status>.*)")?$')
 # Calls go from left to right, so services start from the right and stop from the left.
 STOP_ORDER = ["gateway", "shard_worker", "lens_decoder", "capture", "steering_registry"]
 
@@ -52,6 +63,32 @@ class Process:
         except OSError:
             return False
         return pathlib.Path(program).name == self.binary  # a number may have gone to somebody else's process
+
+    def ranks(self) -> list[tuple[int, int]]:
+        """(rank, process id) of each rank that a shard worker has started."""
+        found = []
+        try:
+            for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
+                for pid in (task / "children").read_text().split():
+                    words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                    found += [(int(word.removeprefix("--rank=")), int(pid)) for word in words if word.startswith("--rank=")]
+        except OSError:
+            pass  # Some have ended meanwhile.
+        return sorted(found)
+
+    def last_error(self) -> str:
+        """What it said last of why it ended, without time and level; "" when it said nothing."""
+        try:
+            lines = pathlib.Path(self.log).read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        found = [match for line in lines if (match := ERROR_LINE.match(line))]
+        # A supervisor only says that its ranks have said why.
+        own = [match for match in found if "RANKS_REFUSED" not in (match["status"] or "")]
+        if not found:
+            return lines[-1] if lines else ""
+        match = (own or found)[-1]
+        return match["status"] or match["message"]
 
     def ready(self) -> tuple[bool, str]:
         """Whether /readyz says yes, and the reason when it says no."""
@@ -120,7 +157,8 @@ class Cluster:
            extra: dict[str, list[str]] | None = None) -> None:
         """Starts everything and waits until it is ready; on failure everything is stopped again."""
         if any(p.alive() for p in self.processes):
-            raise ClusterError(f"a cluster is up already on port {self.port}: deploy/local/status shows it; where a service has died, deploy/local/down and then up starts all anew")
+            raise ClusterError(f"a cluster is up already on port {self.port}: deploy/local/status shows it, deploy/local/down ends it; "
+                               "for another one beside it, name another --folder and --port")
         if not model.exists():
             raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
         if not (1 <= self.port <= 64000 and ranks >= 1 and decoders >= 0):
@@ -184,8 +222,7 @@ class Cluster:
             for process in list(waiting):
                 # A process that has died is reported even if another one answers on its port.
                 if not process.alive():
-                    tail = pathlib.Path(process.log).read_text(errors="replace").splitlines()[-8:]
-                    raise ClusterError(f"{process.name} ended while starting; the end of {process.log}:\n  " + "\n  ".join(tail))
+                    raise ClusterError(f"{process.name} ended while starting: {process.last_error() or 'it said nothing'} (log: {process.log})")
                 if process.ready()[0]:
                     waiting.remove(process)
                     say(f"{process.name} is ready")
@@ -223,35 +260,61 @@ class Cluster:
             return False
         print(f"model {self.settings['model']}  ranks {self.settings['ranks']}  dtype {self.settings['dtype']}  gateway {self.address}")
         good = True
+        dead = []
         print(f"{'service':<20}{'pid':>8}  {'state':<12}address")
         for process in self.processes:
             alive = process.alive()
             ready, reason = process.ready() if alive else (False, "")
             good &= ready
             state = "ready" if ready else "not ready" if alive else "dead"
-            note = "" if ready else f"  {reason or process.log}"
+            if not alive:
+                dead.append(process)
+            note = "" if ready or not alive else f"  {reason}"
             print(f"{process.name:<20}{process.pid:>8}  {state:<12}http://127.0.0.1:{process.http}/metrics{note}")
-        waiting = next((p.metric("sextant_capture_waiting_rows") for p in self.processes if p.binary == "capture"), None)
-        print("rows waiting for a lens:", "unknown" if waiting is None else f"{waiting:.0f}")
+            if alive and process.binary == "shard_worker":
+                for rank, pid in process.ranks():
+                    print(f"{'  rank ' + str(rank):<20}{pid:>8}")
+        capture = next((p for p in self.processes if p.binary == "capture" and p.alive()), None)
+        for title, name in (("lens decoders connected", "sextant_capture_decoders"), ("rows waiting for a lens", "sextant_capture_waiting_rows")):
+            value = capture.metric(name) if capture else None
+            print(f"{title}:", "unknown" if value is None else f"{value:.0f}")
+            if value == 0 and "decoders" in name:
+                print("  readings wait until there is one: deploy/local/scale --decoders 1")
+        for process in dead:
+            print(f"{process.name} has died; its log {process.log} ends: {process.last_error() or 'with nothing'}")
+        if dead:
+            print(f"to have {'it' if len(dead) == 1 else 'them'} back: {self._cure(dead)}")
         return good
+
+    def _cure(self, dead: list[Process]) -> str:
+        """The commands that replace services that have died."""
+        where = "" if self.folder == DEFAULT_FOLDER else f" --folder {shlex.quote(str(self.folder))}"
+        decoders = sum(p.binary == "lens_decoder" for p in self.processes)
+        if all(p.binary == "lens_decoder" for p in dead):
+            return f"deploy/local/scale --decoders {decoders}{where}"
+        flags = f"--model {shlex.quote(self.settings['model'])} --ranks {self.settings['ranks']} --decoders {decoders}"
+        flags += f" --port {self.port} --dtype {self.settings['dtype']}"
+        return f"deploy/local/down{where} && deploy/local/up {flags}{where}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy/local", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", help="start all services and wait until they are ready")
+    up = commands.add_parser("up", prog="deploy/local/up", help="start all services and wait until they are ready")
     up.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
     up.add_argument("--ranks", type=int, default=2, help="tensor-parallel ranks, one process each (default 2)")
     up.add_argument("--decoders", type=int, default=2, help="lens decoders (default 2)")
     up.add_argument("--port", type=int, default=7700, help="gateway's port; the others follow at +10, +20, +30 and +1000 (default 7700)")
-    up.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    up.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
-    commands.add_parser("status", help="what runs where")
-    scale = commands.add_parser("scale", help="start or end lens decoders until N are alive")
-    scale.add_argument("--decoders", type=int, required=True)
-    commands.add_parser("down", help="stop everything")
-    for command in commands.choices.values():
-        command.add_argument("--folder", type=pathlib.Path, default=ROOT / "build/local", help="state, data and logs (default build/local)")
+    up.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="what the ranks run on (default cpu)")
+    up.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16",
+                    help="of weights and rows; float32 is slow and exact (default bfloat16)")
+    commands.add_parser("status", prog="deploy/local/status", help="what runs where")
+    scale = commands.add_parser("scale", prog="deploy/local/scale", help="start or end lens decoders until N are alive")
+    scale.add_argument("--decoders", type=int, required=True, metavar="N", help="how many are to be alive")
+    commands.add_parser("down", prog="deploy/local/down", help="stop everything")
+    for name, command in commands.choices.items():
+        command.description = f"{USES[name]} Ports, state and logs: deploy/README.md."
+        command.add_argument("--folder", type=pathlib.Path, default=DEFAULT_FOLDER, help="state, data and logs; one folder a cluster (default build/local)")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
