@@ -56,11 +56,14 @@ class FakeGateway(
         self.metadata: list[dict[str, str]] = []
         self.missing: set[int] = set()  # Positions whose readings never come.
         self.hold = False  # Stop after the second token until the client goes away.
-        self.fail: tuple | None = None  # Arguments of `abort`, raised after the first token.
+        self.fail: tuple | None = None  # Arguments of `abort`, raised after this token.
+        self.fail_after = 0
+        self.failed = 0  # Readings that FollowReadings says can never come.
         self.malformed = False
         self.dtype = types_pb2.DTYPE_BF16
         self.cancelled = threading.Event()
         self.captures: dict[str, tuple[capture_pb2.Capture, int]] = {}
+        self.transient: dict[str, tuple[capture_pb2.Capture, int]] = {}  # A lens's own; in no list.
         self.vectors: dict[str, list[tuple[vector_pb2.Vector, bytes]]] = {}
 
     # Inference
@@ -117,13 +120,17 @@ class FakeGateway(
                 index=index, id=generated[-1], text=words[index % len(words)], logprob=-0.5
             )
             yield inference_pb2.GenerateResponse(token=token)
-            if self.fail:
+            if self.fail and index >= self.fail_after:
+                if recorded:
+                    self._keep(request, prompt, len(prompt) + index)
+                yield from list(self._readings(request, rows, prompt + generated, len(prompt) + index))
                 abort(context, *self.fail)
             if self.hold and index == 1:
                 self.cancelled.wait(10)
                 return
         count = len(prompt) + max(0, len(generated) - 1)
-        if request.HasField("capture"):
+        self.last = (request, prompt, generated, count)
+        if recorded:
             self._keep(request, prompt, count)
         finished = inference_pb2.Finished(
             reason=inference_pb2.FINISH_REASON_LENGTH,
@@ -195,11 +202,13 @@ class FakeGateway(
     # Captures
 
     def _keep(self, request, prompt, count) -> None:
-        rows = self._rows(request.capture)
+        rows = self._rows(request.capture) if request.HasField("capture") else self._rows(request.lens)
         if request.HasField("lens"):
             rows = sorted({*rows, *self._rows(request.lens)})
-        present = [p for p in range(count) if p not in self.missing]
-        self.captures[CAPTURE] = (
+        kept = request.HasField("capture")
+        present = [p for p in range(count) if not kept or p not in self.missing]
+        holder = self.captures if kept else self.transient
+        holder[CAPTURE] = (
             capture_pb2.Capture(
                 name=CAPTURE,
                 state=capture_pb2.CAPTURE_STATE_COMPLETE,
@@ -221,11 +230,12 @@ class FakeGateway(
         )
 
     def _capture(self, name, context) -> capture_pb2.Capture:
-        if name not in self.captures:
+        found = {**self.transient, **self.captures}
+        if name not in found:
             abort(
                 context, grpc.StatusCode.NOT_FOUND, "CAPTURE_NOT_FOUND", f"{name} is unknown or has expired"
             )
-        return self.captures[name][0]
+        return found[name][0]
 
     def GetCapture(self, request, context):
         return self._capture(request.name, context)
@@ -237,6 +247,27 @@ class FakeGateway(
         self._capture(request.name, context)
         del self.captures[request.name]
         return capture_pb2.DeleteCaptureResponse()
+
+    def FollowReadings(self, request, context):
+        """The log of the last lens call: what `missing` held back then comes after all."""
+        generate, prompt, generated, count = self.last
+        if request.name != CAPTURE:
+            abort(context, grpc.StatusCode.NOT_FOUND, "CAPTURE_NOT_FOUND", f"{request.name} is unknown")
+        context.add_callback(self.cancelled.set)
+        self.cancelled.clear()
+        missing, self.missing = self.missing, set()
+        index = 0
+        for response in self._readings(generate, self._rows(generate.lens), prompt + generated, count):
+            readings = response.readings
+            yield capture_pb2.FollowReadingsResponse(first_index=index, readings=readings)
+            index += len(readings.positions)
+            if self.hold:
+                self.cancelled.wait(10)
+        end = capture_pb2.FollowReadingsEnd(
+            reading_count=count, failed_count=self.failed, state=capture_pb2.CAPTURE_STATE_COMPLETE
+        )
+        yield capture_pb2.FollowReadingsResponse(first_index=index, end=end)
+        self.missing = missing
 
     def ReadActivations(self, request, context):
         capture = self._capture(request.name, context)

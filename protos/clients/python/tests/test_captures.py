@@ -89,3 +89,41 @@ def test_a_lens_of_the_same_call_adds_no_rows(client):
     out = client.generate("Once", max_new_tokens=2, capture=capture, lens=sextant.Lens(layers="all"))
     assert list(out.activations) == ["blocks.4.hook_attn_out"]
     assert len(client.captures.get(out.capture)) == 1 + fake_model.LAYERS
+
+
+def test_following_brings_the_readings_that_were_missing(client, gateway):
+    gateway.missing = {2, 5}
+    out = client.generate("Once upon a time", max_new_tokens=6, lens=sextant.Lens(tracked=True))
+    assert out.stats.missing_reading_count == 2 and np.isnan(out.lens.entropy[0, 0, 5])
+    following = client.captures.follow(out.capture)
+    lens = following.lens
+    assert np.isfinite(lens.entropy).all() and lens.entropy.shape == out.lens.entropy.shape
+    there = [p for p in range(9) if p not in (2, 5)]
+    np.testing.assert_array_equal(lens.top_ids[:, :, there], out.lens.top_ids[:, :, there])
+    # The tokens that came next name what was generated, so that a heatmap is whole.
+    assert following.received.token_ids == out.token_ids.tolist()
+    assert "captain" not in out.text and "small" in lens.heatmap().html()
+
+
+def test_following_says_when_readings_can_never_come(client, gateway):
+    out = client.generate("Once", max_new_tokens=3, lens=True).wait()
+    gateway.failed = 1
+    following = client.captures.follow(out.capture)
+    assert sum(len(event.positions) for event in following) == 3
+    with pytest.raises(sextant.SextantError) as caught:
+        following.lens  # noqa: B018
+    assert caught.value.reason == "READINGS_LOST"
+
+
+def test_following_does_not_invent_tokens_from_chosen_targets(client):
+    out = client.generate("Once upon a", max_new_tokens=3, lens=sextant.Lens(targets=[7])).wait()
+    following = client.captures.follow(out.capture)
+    assert following.lens.entropy.shape[2] == 5 and following.received.token_ids == []
+
+
+def test_following_has_a_limit(client, gateway):
+    out = client.generate("Once upon", max_new_tokens=4, lens=True).wait()
+    gateway.hold = True
+    with pytest.raises(sextant.SextantError) as caught:
+        client.captures.follow(out.capture, timeout=0.3).lens  # noqa: B018
+    assert caught.value.code == "DEADLINE_EXCEEDED"

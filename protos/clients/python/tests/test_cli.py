@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from rich.console import Console
 
 import sextant
-from sextant.cli import arguments, live
+from sextant.cli import arguments, live, status
 from sextant.cli.main import main, parser
 from sextant.cli.status import figures
 
@@ -86,7 +87,9 @@ def test_captures(sextant_, tmp_path, client):
 def test_vectors(sextant_, tmp_path, client):
     client.vectors.put("happy", np.ones((1, 8)), layers=[3])
     path = tmp_path / "h.gguf"
-    assert sextant_("vector", "export", "happy@1", "--format", "gguf", "--output", str(path))[0] == 0
+    assert sextant_("vector", "export", "happy@1", "--output", str(path))[0] == 0
+    assert path.read_bytes()[:4] == b"GGUF"
+    assert sextant_("vector", "export", "happy@1")[0] == 2
     assert "stored joy@1" in sextant_("vector", "import", str(path), "--name", "joy")[1]
     assert "joy@1" in sextant_("vector", "list")[1] and "resid_post" in sextant_("vector", "show", "joy")[1]
     assert "deleted 1 version of joy" in sextant_("vector", "delete", "joy")[1]
@@ -99,7 +102,7 @@ def test_model_tokenize_status(sextant_):
     assert len(sextant_("tokenize", "Once upon a time")[1].split()) == 4
     code, out, _ = sextant_("status", "--metrics", "127.0.0.1:1")
     assert (
-        code == 3 and "not serving" in out and "fake-7m" in out
+        code == 1 and "not serving" in out and "fake-7m" in out
     )  # The made-up gateway has no health service.
 
 
@@ -147,9 +150,10 @@ def test_live_heatmap_fits_and_shows_what_came(client):
     assert max(len(line) for line in plain.file.getvalue().splitlines()) <= 60
 
 
-def test_ctrl_c_cancels_on_the_server(address, gateway):
+def test_ctrl_c_cancels_on_the_server(address, gateway, tmp_path):
     gateway.hold = True
     command = [sys.executable, "-m", "sextant.cli.main", "--server", address, "generate", "Once"]
+    command += ["--html", str(tmp_path / "x.html")]
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -163,10 +167,79 @@ def test_ctrl_c_cancels_on_the_server(address, gateway):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130 and "cancelled" in err
+    assert "x.partial.html (partial)" in err and "interrupted after 2 of" in (
+        tmp_path / "x.partial.html"
+    ).read_text("utf-8")
     assert gateway.cancelled.wait(5)
 
 
-def test_unwritable_outputs_are_refused_before_any_work(sextant_, gateway):
-    code, out, err = sextant_("generate", "Once", "--html", "/nonexistent/a.html")
-    assert code == 2 and "OUTPUT_NOT_WRITABLE" in err and not out
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        ("--html /nonexistent/a.html", "OUTPUT_NOT_WRITABLE"),
+        ("--html /tmp", "UNKNOWN_FORMAT"),
+        ("--png a.gif", "UNKNOWN_FORMAT"),
+        ("--lens --theme dark", "NO_PICTURE"),
+        ("--lens-top-k 3", "FLAG_WITHOUT_EFFECT"),
+        ("--lens-wait 3", "FLAG_WITHOUT_EFFECT"),
+        ("--system Be", "FLAG_WITHOUT_EFFECT"),
+        ("--capture-before-steering", "FLAG_WITHOUT_EFFECT"),
+        ("--save-capture x.safetensors", "FLAG_WITHOUT_EFFECT"),
+        ("--seed -1", "BAD_ARGUMENT"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(sextant_, gateway, flags, reason):
+    code, out, err = sextant_("generate", "Once", *flags.split())
+    assert code == 2 and reason in err and not out
     assert not gateway.requests
+
+
+def test_a_failed_call_leaves_what_arrived(sextant_, gateway, tmp_path):
+    gateway.fail = (grpc.StatusCode.UNAVAILABLE, "GROUP_LOST", "send it again", 1)
+    gateway.fail_after = 2
+    files = {kind: tmp_path / f"x.{kind}" for kind in ("html", "png", "json", "safetensors")}
+    flags = [f"--{kind}={files[kind]}" for kind in ("html", "png", "json")]
+    code, out, err = sextant_(
+        "generate", "Once upon", *flags, "--capture", "resid_post", f"--save-capture={files['safetensors']}"
+    )
+    assert code == 1 and " there was a" in out  # A service behind the gateway is not "no server".
+    assert "GROUP_LOST" in err and err.count("(partial)") == 4
+    assert not any(path.exists() for path in files.values())
+    for kind, path in files.items():
+        text = path.with_name(f"x.partial.{kind}").read_bytes()
+        assert len(text) > 100
+        if kind in ("html", "json"):
+            assert b"failed (GROUP_LOST) after 3 of at most 64 tokens" in text
+
+
+def test_missing_readings_say_how_to_go_on(sextant_, gateway, tmp_path):
+    gateway.missing = {0}
+    path = tmp_path / "h h.html"
+    code, out, err = sextant_("generate", "Once", "--max-new-tokens", "3", "--html", str(path))
+    assert code == 1 and not path.exists() and "h h.partial.html (partial)" in out
+    words = shlex.split(err.split("wait for them with: sextant ")[1])
+    assert words[:2] == ["capture", "follow"] and sextant_(*words)[0] == 0
+    assert "partial" not in path.read_text("utf-8").split('"strings"')[0].split('"missing"')[0]
+    assert '"missing":0' in path.read_text("utf-8")
+    gateway.hold = True
+    code, out, err = sextant_("capture", "follow", words[2], "--wait", "0.3")
+    assert code == 1 and "READINGS_LATE" in err and "3 positions" in err
+
+
+def test_standard_input_must_be_text(sextant_, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a\xff")))
+    code, _, err = sextant_("generate", "-")
+    assert code == 2 and "TEXT_NOT_UTF8" in err and "byte 1" in err
+
+
+def test_warnings_are_shown_at_once_over_the_live_heatmap(client):
+    out = client.generate("Once", max_new_tokens=3, lens=True, steer=sextant.Steer("idle", 2))
+    console = Console(file=io.StringIO(), width=80, height=20, force_terminal=True)
+    live.LiveHeatmap(client, out, console, "Once").run()
+    assert console.file.getvalue().count("INTERVENTION_TOUCHED_NOTHING") == 1
+
+
+def test_status_counts_lens_decoders():
+    assert "connected: 2" in status._decoders("sextant_capture_decoders 2\n").plain
+    assert "scale --decoders 1" in status._decoders('sextant_capture_decoders{a="b"} 0\n').plain
+    assert "unknown" in status._decoders("").plain

@@ -100,9 +100,41 @@ def test_prompts_of_every_kind(client, gateway):
     client.generate([{"role": "user", "content": "Hi"}], max_new_tokens=1).text  # noqa: B018
     assert gateway.requests[0].token_ids.ids == ids.tolist()
     assert gateway.requests[1].chat.messages[0].content == "Hi"
-    with pytest.raises(sextant.SextantError) as caught:
-        client.generate([1, "two"])
-    assert caught.value.reason == "BAD_PROMPT"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "reason", "said"),
+    [
+        ([1, "two"], "BAD_PROMPT", "list"),
+        (None, "BAD_PROMPT", "NoneType"),
+        ([], "BAD_PROMPT", "empty"),
+        (b"Once", "BAD_PROMPT", "bytes"),
+        (7, "BAD_PROMPT", "int"),
+        ({"role": "user", "content": "Hi"}, "BAD_PROMPT", "dict"),
+        ([{"role": "user"}], "BAD_PROMPT", "message 0 .* 'content'"),
+        ([{"role": "user", "content": None}], "BAD_PROMPT", "message 0 .* 'content'"),
+        ("a\udcff", "TEXT_NOT_UTF8", "character 1"),
+        ([3, -1], "BAD_ARGUMENT", "token id is -1"),
+    ],
+)
+def test_prompts_that_are_none(client, gateway, prompt, reason, said):
+    with pytest.raises(sextant.SextantError, match=said) as caught:
+        client.generate(prompt)
+    assert caught.value.reason == reason and not gateway.requests
+
+
+@pytest.mark.parametrize("option", [{"seed": -1}, {"seed": 1.5}, {"max_new_tokens": None}, {"top_k": 2**31}])
+def test_numbers_that_cannot_be_sent_are_named(client, option):
+    with pytest.raises(sextant.SextantError, match=next(iter(option))) as caught:
+        client.generate("Once", **option)
+    assert caught.value.reason == "BAD_ARGUMENT"
+
+
+def test_a_message_that_is_too_large_says_so(client):
+    with pytest.raises(sextant.SextantError, match="the request has 5,0") as caught:
+        client.generate("a" * 5_000_000).wait()
+    assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE")
+    assert "4,194,304" in str(caught.value)
 
 
 def test_errors_carry_code_reason_message_and_retry(client, gateway):

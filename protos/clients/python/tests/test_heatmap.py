@@ -9,11 +9,13 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import fake_model
 import sextant
 from sextant.heatmap.document import spans
 from sextant.heatmap.palette import METRICS, ink, ramp
+from sextant.heatmap.visible import visible
 
 EVIL = "</script><script>alert(1)</script> <!-- {{data}} & \u2028 {{script}}"
 
@@ -98,6 +100,59 @@ def test_pandas(out):
 def test_picture(out, tmp_path, theme, metric):
     path = out.lens.heatmap().save(tmp_path / "h.png", theme=theme, metric=metric, columns=12)
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 20_000
+
+
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_heading_fits_and_nothing_overlaps(client, count, tmp_path):
+    """Every two texts of the picture's frame are apart, whatever its width; cells may hold what they hold."""
+    prompt = ["Once", "upon", "a", "time", "in", "a", "small", "ship"][: min(count, 3)]
+    out = client.generate(" ".join(prompt), max_new_tokens=max(0, count - 2), lens=sextant.Lens())
+    pictures = []
+    savefig = Figure.savefig
+
+    def kept(figure, *args, **options):
+        pictures.append(figure)
+        savefig(figure, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", kept)
+        out.lens.heatmap(tmp_path / "h.png")
+    assert (tmp_path / "h.png").stat().st_size > 10_000
+    (figure,) = pictures
+    figure.draw_without_rendering()  # At its own resolution: saving had another.
+    renderer = figure.canvas.get_renderer()
+    bar, *panels = figure.axes
+    texts = [
+        *figure.texts,
+        *(text for panel in panels for text in panel.texts if text.get_style() == "italic"),
+    ]
+    boxes = {text.get_text(): text.get_window_extent(renderer) for text in texts if text.get_text().strip()}
+    boxes["the colour bar"] = bar.get_window_extent(renderer)
+    page = figure.bbox
+    for name, box in boxes.items():
+        assert box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1, name
+        for other, that in boxes.items():
+            assert name == other or not box.padded(-1).overlaps(that.padded(-1)), (name, other)
+    said = " ".join(boxes)
+    for wanted in ("layer", "position", "token\u00a0in", "came\u00a0next", "probability"):
+        assert wanted in said or wanted.replace("\u00a0", " ") in said, wanted
+
+
+def test_stored_vectors_mark_the_layers_they_steer(client, tmp_path):
+    client.vectors.put("happy", np.ones((2, 8)), layers=[2, 4], site="resid_pre")
+    out = client.generate("Once upon", max_new_tokens=2, lens=True, steer=sextant.Steer("happy@1", 2))
+    data = data_of(out.lens.heatmap().html())
+    assert data["steered"] == {"resid_pre": [2, 4]}
+    assert "resid_pre · layers 2, 4" in data["steering"][0]
+    client.vectors.delete("happy")
+    gone = data_of(out.lens.heatmap().html())
+    assert gone["steered"] == {"": []}
+
+
+def test_what_cannot_be_seen_is_shown():
+    assert visible(" a") == "a" and visible("  ") == "␣" and visible("") == "∅" and visible("\n") == "⏎"
+    assert visible("\ufffd") == "\ufffd"
+    assert visible("\xa0") == "U+00A0" and visible("\ufe0f") == "U+FE0F" and visible("\u0301x") == "◌\u0301x"
 
 
 def test_picture_of_missing_readings(client, gateway, tmp_path):

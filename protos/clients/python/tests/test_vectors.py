@@ -124,3 +124,11 @@ def test_hostile_files(tmp_path, data):
 def test_no_file(tmp_path):
     with pytest.raises(sextant.SextantError, match="there is no file"):
         sextant.read_vector(tmp_path / "none.gguf")
+
+
+def test_a_damaged_control_vector_is_called_one(tmp_path):
+    path = tmp_path / "happy.gguf"
+    path.write_bytes(b"not a vector at all")
+    with pytest.raises(sextant.SextantError, match="GGUF") as caught:
+        sextant.read_vector(path)
+    assert caught.value.reason == "BAD_CONTROL_VECTOR"

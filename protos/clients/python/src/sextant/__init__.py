@@ -13,6 +13,7 @@ from sextant.captures import CaptureInfo
 from sextant.client import DEFAULT_ADDRESS, Client
 from sextant.errors import SextantError
 from sextant.events import Event, FinishedEvent, ReadingsEvent, StartedEvent, TokenEvent, WarningEvent
+from sextant.following import Following
 from sextant.generation import Generation
 from sextant.heatmap import Heatmap
 from sextant.lens import LensResult
@@ -35,6 +36,7 @@ __all__ = [
     "Client",
     "Event",
     "FinishedEvent",
+    "Following",
     "Gate",
     "Generation",
     "Heatmap",

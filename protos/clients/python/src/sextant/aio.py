@@ -27,6 +27,7 @@ from sextant.activations import Row
 from sextant.captures import CaptureInfo
 from sextant.errors import SextantError, from_rpc
 from sextant.events import Event
+from sextant.following import Following
 from sextant.model import ModelInfo, Tokens
 from sextant.results import Results
 from sextant.selection import Layers
@@ -205,6 +206,16 @@ class Captures:
     async def get(self, reference: str | CaptureInfo) -> Activations:
         """The rows of one capture."""
         return Activations(await asyncio.to_thread(self._captures.get, reference))
+
+    async def follow(self, reference: str | CaptureInfo, *, timeout: float | None = None) -> Following:
+        """The readings of a capture once all are there; see sextant.captures.Captures.follow."""
+
+        def whole() -> Following:
+            following = self._captures.follow(reference, timeout=timeout)
+            _ = following.lens  # waits
+            return following
+
+        return await asyncio.to_thread(whole)
 
     async def delete(self, reference: str | CaptureInfo) -> None:
         """Frees a capture."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sextant.activations import Activations
 from sextant.errors import invalid
+from sextant.following import Following
 from sextant.model import dtype_name, to_datetime
 from sextant.selection import site_name
 from sextant.settings import Capture
@@ -105,6 +106,17 @@ class Captures:
         self._client.call(
             self._stub.DeleteCapture, capture_pb2.DeleteCaptureRequest(name=capture_name(reference))
         )
+
+    def follow(self, reference: str | CaptureInfo, *, timeout: float | None = None) -> Following:
+        """The readings of a capture from the first on, waiting for those that lens decoders still owe.
+
+        Resumes a generation that ended with `stats.missing_reading_count` above 0: iterate what comes, or
+        read `.lens`, which waits for all of it. timeout: seconds for all of it, None waits until it ends.
+        """
+        info = self.info(reference)
+        request = capture_pb2.FollowReadingsRequest(name=info.name)
+        responses = self._client.stream(self._stub.FollowReadings, request, timeout)
+        return Following(self._client, info, responses)
 
     def read(
         self, request: capture_pb2.ReadActivationsRequest

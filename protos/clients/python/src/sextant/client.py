@@ -139,10 +139,10 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc(error, self.address, request_id) from None
 
-    def stream(self, method: Any, request: Any) -> Iterator[Any]:
+    def stream(self, method: Any, request: Any, timeout: float | None = None) -> Iterator[Any]:
         """Yields a streaming method's answers; closing the generator cancels it. Raises SextantError."""
         request_id = uuid.uuid4().hex
-        responses = method(request, metadata=((REQUEST_ID_KEY, request_id),))
+        responses = method(request, timeout=timeout, metadata=((REQUEST_ID_KEY, request_id),))
         try:
             yield from responses
         except grpc.RpcError as error:

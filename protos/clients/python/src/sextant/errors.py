@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 _DETAILS_KEY = "grpc-status-details-bin"
+# What gRPC itself says of a message over a side's limit; it adds no details.
+_TOO_LARGE = re.compile(
+    r"(CLIENT: )?(?:SERVER: )?(Received|Sent) message larger than max \((\d+) vs\. (\d+)\)"
+)
 
 
 class SextantError(Exception):
@@ -78,7 +83,20 @@ def from_rpc(error: grpc.RpcError, server: str, request_id: str = "") -> Sextant
         return SextantError(
             name, "DEADLINE_EXCEEDED", f"{server} took longer than the timeout", None, request_id
         )
+    if too_large := _TOO_LARGE.search(message):
+        return SextantError(name, "MESSAGE_TOO_LARGE", _too_large(*too_large.groups()), None, request_id)
+    if name == "INTERNAL" and callable(getattr(error, "details", None)) and not error.details():
+        # gRPC's own answer to bytes that are no such message.
+        message = f"{server} could not read the request; is this client as new as the server?"
+        return SextantError(name, "REQUEST_UNREADABLE", message, None, request_id)
     return SextantError(name, "", message, None, request_id)
+
+
+def _too_large(side: str | None, verb: str, size: str, limit: str) -> str:
+    request = (verb == "Received") != bool(side)
+    advice = "send less text, fewer ids or a smaller vector" if request else "ask for less at a time"
+    what = "request" if request else "answer"
+    return f"the {what} has {int(size):,} bytes; one message may have {int(limit):,}: {advice}"
 
 
 def _read_details(data: bytes) -> tuple[str, float | None]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas
 
     from sextant.client import Client
+    from sextant.vectors import Vector
 
 
 class LensResult:
@@ -96,11 +97,19 @@ class LensResult:
         flat = [known[int(i)] for i in self.top_ids.ravel()]
         return np.array(flat, dtype=object).reshape(self.top_ids.shape)
 
-    def heatmap(self, path: str | Path | None = None, *, site: str | None = None, title: str = "") -> Heatmap:
+    def heatmap(
+        self,
+        path: str | Path | None = None,
+        *,
+        site: str | None = None,
+        title: str = "",
+        partial: str = "",
+    ) -> Heatmap:
         """Layers by positions, as a page or a picture.
 
         path: where to write it; `.html` is self-contained and interactive, `.png` (and .svg, .pdf) need the
         extra `sextant[plot]`; None only returns it, for a notebook to show. site: which one comes first.
+        partial: why these are not all readings that were asked for; the picture says so.
         """
         picture = Heatmap(
             self._transcript,
@@ -109,20 +118,27 @@ class LensResult:
             self._client.model_name,
             self._site_index(site),
             title,
+            self._stored,
+            partial,
         )
         if path is not None:
             picture.save(path)
         return picture
 
-    def save(self, path: str | Path, *, site: str | None = None) -> Path:
+    def save(self, path: str | Path, *, site: str | None = None, partial: str = "") -> Path:
         """Writes logitlenskit v2 JSON of one site (the first by default), for viewers that read it.
 
         Without Lens(tracked=True), probabilities of layers where a candidate is not in the top k are null.
+        partial: why these are not all readings that were asked for; stands in `meta`.
         """
-        where = Path(path)
-        index = self._site_index(site)
         return save_v2(
-            where, self._transcript, self._arrays, self._client.vocabulary, self._client.model_name, index
+            Path(path),
+            self._transcript,
+            self._arrays,
+            self._client.vocabulary,
+            self._client.model_name,
+            self._site_index(site),
+            partial,
         )
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -169,6 +185,13 @@ class LensResult:
 
     def _lens_option(self, name: str) -> Any:
         return getattr(self._transcript.options.lens, name, {"targets": "next", "tracked": False}[name])
+
+    def _stored(self, reference: str) -> Vector | None:
+        """What the server knows of a vector by name; None when it does not know it any more."""
+        try:
+            return self._client.vectors.info(reference)
+        except SextantError:
+            return None
 
     def _site_index(self, site: str | None) -> int:
         if site is not None and site not in self.sites:

@@ -16,9 +16,16 @@ _DECIMALS = 5  # The format's own precision.
 
 
 def save_v2(
-    path: Path, transcript: Transcript, arrays: ReadingArrays, vocabulary: Vocabulary, model: str, site: int
+    path: Path,
+    transcript: Transcript,
+    arrays: ReadingArrays,
+    vocabulary: Vocabulary,
+    model: str,
+    site: int,
+    partial: str = "",
 ) -> Path:
-    """Writes one site. `entropy` [layer][position] and `meta.site` are additions that viewers pass over."""
+    """Writes one site. `entropy` [layer][position], `meta.site` and `meta.partial` (why readings are missing)
+    are additions that viewers pass over."""
     texts = vocabulary.texts(_all_ids(arrays))
     positions = range(arrays.entropy.shape[2])
     document = {
@@ -27,6 +34,7 @@ def save_v2(
             "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": model,
             "site": arrays.sites[site] if arrays.sites else "",
+            **({"partial": partial} if partial else {}),
         },
         "layers": arrays.layers,
         "input": transcript.input_texts(vocabulary),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -95,8 +95,12 @@ class Steer:
 
     vector: a stored vector ("name", "name@3" or what `client.vectors` returned), or float32
     [hidden] or [layers, hidden] that travels with the request (then `layers` is required).
-    layers, site: None means the vector's own. low, high: for operator "clamp".
-    strict: refuse a vector made on a model with another digest, instead of warning.
+    layers, site: None means the vector's own. Given layers take the place of the vector's own: a vector of
+    one direction is applied at each of them; one of several directions only at those it has (else
+    INVALID_ARGUMENT / VECTOR_LAYERS). low, high: for operator "clamp".
+    strict: refuse a stored vector that was made on weights with another digest, e.g. another quantisation
+    (FAILED_PRECONDITION / VECTOR_MODEL_DIGEST_DIFFERS), instead of a warning of that name. A vector without
+    a digest, or one given inline, is never refused for it.
     """
 
     vector: object
@@ -186,12 +190,18 @@ class GenerateOptions:
 
     def to_proto(self, prompt: Prompt) -> inference_pb2.GenerateRequest:
         """The request. Raises SextantError INVALID_ARGUMENT for what cannot be written on the wire."""
+        _check_number("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
+        _check_number("top_k", self.top_k, 0, 2**31 - 1)
+        _check_number("seed", self.seed, 0, 2**64 - 1)
         request = inference_pb2.GenerateRequest(
             max_new_tokens=self.max_new_tokens,
             sampling=inference_pb2.Sampling(
                 temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed
             ),
-            stop=[self.stop] if isinstance(self.stop, str) else self.stop,
+            stop=[
+                _text("a stop string", stop)
+                for stop in ([self.stop] if isinstance(self.stop, str) else self.stop)
+            ],
             stop_token_ids=self.stop_token_ids,
             ignore_eos=self.ignore_eos,
             prompt_logprobs=self.prompt_logprobs,
@@ -210,18 +220,58 @@ class GenerateOptions:
 
 def _set_prompt(request: inference_pb2.GenerateRequest, prompt: Prompt) -> None:
     if isinstance(prompt, str):
-        request.text = prompt
+        request.text = _text("the prompt", prompt)
         return
+    # Bytes and mappings can be iterated too, and would make prompts that nobody meant.
+    if not isinstance(prompt, Iterable) or isinstance(prompt, (bytes, bytearray, Mapping)):
+        raise _bad_prompt(f"not {type(prompt).__name__}")
     items = list(prompt)
     if items and all(isinstance(item, Mapping) for item in items):
-        for item in items:
-            request.chat.messages.add(role=item["role"], content=item["content"])
+        for number, item in enumerate(items):
+            request.chat.messages.add(**_message(number, item))
     elif items and all(isinstance(item, (int, np.integer)) for item in items):
+        for item in items:
+            _check_number("a token id", item, 0, 2**31 - 1)
         request.token_ids.ids.extend(int(item) for item in items)
     else:
+        raise _bad_prompt("not an empty list" if not items else f"not a list with {items[0]!r:.40}")
+
+
+def _message(number: int, item: Mapping[str, str]) -> dict[str, str]:
+    """Role and content of one chat message."""
+    for key in ("role", "content"):
+        if not isinstance(item.get(key), str):
+            raise invalid(
+                "BAD_PROMPT",
+                f"message {number} of the chat has no text under {key!r}; write role and content",
+            )
+    return {key: _text(f"message {number} of the chat", item[key]) for key in ("role", "content")}
+
+
+def _bad_prompt(but: str) -> Exception:
+    return invalid(
+        "BAD_PROMPT",
+        f"a prompt is text, a list of token ids, or a list of {{'role', 'content'}} messages, {but}",
+    )
+
+
+def _text(what: str, text: str) -> str:
+    """`text`, which must be expressible in UTF-8: bytes that were not come as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise invalid(
-            "BAD_PROMPT", "a prompt is text, a list of token ids, or a list of {'role', 'content'} messages"
-        )
+            "TEXT_NOT_UTF8",
+            f"{what} is no UTF-8 text (at character {error.start}); convert it, or send token ids",
+        ) from None
+    return text
+
+
+def _check_number(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise invalid("BAD_ARGUMENT", f"{name} is a whole number, not {value!r:.40}")
+    if not low <= value <= high:
+        raise invalid("BAD_ARGUMENT", f"{name} is {value}; it must be within {low}..{high}")
 
 
 def _enum(enum, prefix: str, name: str) -> int:

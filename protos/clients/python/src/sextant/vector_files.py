@@ -66,7 +66,8 @@ def read_vector(path: str | Path) -> VectorFile:
         raise SextantError("NOT_FOUND", "FILE_NOT_FOUND", f"there is no file {path}")
     with path.open("rb") as file:
         magic = file.read(4)
-    return _read_gguf(path) if magic == b"GGUF" else _read_safetensors(path)
+    # By what it is or claims to be, so that a damaged file is called by its own format's name.
+    return _read_gguf(path) if magic == b"GGUF" or path.suffix == ".gguf" else _read_safetensors(path)
 
 
 def _export_gguf(vector: Vector, path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import sextant
+from sextant.errors import invalid
 from sextant.selection import PositionsLike
 
 _STEER_KEYS = ("layers", "positions", "site", "operator", "low", "high", "preserve_norm", "strict")
@@ -61,6 +63,19 @@ def positions(text: str) -> PositionsLike:
             f"{text!r}: write all, prompt, generation, or prompt positions like 0,-1 or 2:5"
         ) from None
     return found
+
+
+def text(argument: str) -> str:
+    """A text argument; `-` is standard input, whose bytes must be UTF-8."""
+    if argument != "-":
+        return argument
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise invalid(
+            "TEXT_NOT_UTF8",
+            f"standard input is no UTF-8 text (at byte {error.start}); convert it, e.g. by iconv",
+        ) from None
 
 
 def words(text: str) -> list[str]:

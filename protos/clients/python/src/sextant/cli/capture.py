@@ -1,4 +1,4 @@
-"""`sextant capture`: list, get, delete."""
+"""`sextant capture`: list, get, follow, delete."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import argparse
 from rich.console import Console
 
 import sextant
+from sextant.cli import outputs
 from sextant.cli.tables import size, table, until
 from sextant.heatmap.document import spans
+from sextant.progress import Progress
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -22,6 +24,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     get.add_argument("--save", metavar="FILE", help="write it as safetensors")
     get.add_argument("--dtype", choices=("float32", "stored"), default="float32")
     get.set_defaults(run=_get)
+    follow = actions.add_parser(
+        "follow",
+        help="wait for readings that were missing when their call ended",
+        description="Waits until every reading of a capture is there, and writes them.",
+    )
+    follow.add_argument("id", help="32 hex digits")
+    follow.add_argument("--wait", type=float, metavar="SECONDS", help="the longest wait (default: no limit)")
+    outputs.add_to(follow.add_argument_group("files"))
+    follow.set_defaults(run=_follow)
     delete = actions.add_parser("delete", help="free captures")
     delete.add_argument("id", nargs="+")
     delete.set_defaults(run=_delete)
@@ -63,6 +74,29 @@ def _get(client: sextant.Client, options: argparse.Namespace, console: Console) 
     ):
         shown.add_row(name, value)
     console.print(shown)
+
+
+def _follow(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
+    outputs.check(options)
+    following = client.captures.follow(options.id, timeout=options.wait)
+    expected = following.info.position_count
+    try:
+        with Progress("readings", expected, None) as bar:
+            for event in following:
+                bar.advance(len(event.positions))
+    except sextant.SextantError as error:
+        if error.code != "DEADLINE_EXCEEDED":
+            raise
+        count = following.received.log.position_count
+        raise sextant.SextantError(
+            error.code,
+            "READINGS_LATE",
+            f"{count} of {expected} positions have readings after {options.wait:g} s; is a lens decoder "
+            "running? Wait longer with the same command",
+        ) from None
+    for path in outputs.save_readings(following.lens, options):
+        outputs.report(console, path)
+    console.print(f"{following.received.log.position_count} positions read", highlight=False)
 
 
 def _delete(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 import sys
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 import sextant
-from sextant.cli import arguments
+from sextant.cli import arguments, outputs
 from sextant.cli.live import LiveHeatmap
+from sextant.errors import invalid
 from sextant.events import StartedEvent, WarningEvent
 
 
@@ -38,23 +38,35 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     lens.add_argument(
         "--lens", action="store_true", help="decode every layer; shows a live heatmap on a terminal"
     )
-    lens.add_argument("--lens-top-k", type=int, default=5, metavar="K", help="candidates a row (default 5)")
-    lens.add_argument("--lens-sites", type=arguments.words, default=["resid_post"], metavar="SITE,...")
-    lens.add_argument("--lens-layers", default="all", metavar="LAYERS", help="all, 14, 10-14 or 0,5,10-14")
-    lens.add_argument("--lens-positions", type=arguments.positions, default="all", metavar="POSITIONS")
-    lens.add_argument("--lens-wait", type=float, metavar="SECONDS", help="for readings after the last token")
-    lens.add_argument("--html", metavar="FILE", help="interactive heatmap (implies --lens)")
-    lens.add_argument("--png", metavar="FILE", help="heatmap as a picture (implies --lens)")
-    lens.add_argument("--json", metavar="FILE", help="readings as logitlenskit v2 JSON (implies --lens)")
-    lens.add_argument("--theme", choices=("light", "dark"), default="light", help="of the picture")
+    # No defaults here: a flag that was given without its feature is refused.
+    lens.add_argument("--lens-top-k", type=int, metavar="K", help="candidates a row (default 5)")
+    lens.add_argument(
+        "--lens-sites",
+        type=arguments.words,
+        metavar="SITE,...",
+        help="default resid_post; also attn_out, ...",
+    )
+    lens.add_argument("--lens-layers", metavar="LAYERS", help="all (default), 14, 10-14 or 0,5,10-14")
+    lens.add_argument(
+        "--lens-positions",
+        type=arguments.positions,
+        metavar="POSITIONS",
+        help="all (default), prompt, generation, or prompt positions like 0,-1 or 2:5",
+    )
+    lens.add_argument(
+        "--lens-wait", type=float, metavar="SECONDS", help="for readings after the last token (default 60)"
+    )
+    outputs.add_to(lens, " (implies --lens)")
     c = p.add_argument_group("capture")
     c.add_argument(
         "--capture", type=arguments.words, metavar="SITE,...", help="keep activations of these sites"
     )
-    c.add_argument("--capture-layers", default="all", metavar="LAYERS")
-    c.add_argument("--capture-positions", type=arguments.positions, default="all", metavar="POSITIONS")
+    c.add_argument("--capture-layers", metavar="LAYERS", help="as --lens-layers")
+    c.add_argument(
+        "--capture-positions", type=arguments.positions, metavar="POSITIONS", help="as --lens-positions"
+    )
     c.add_argument("--capture-before-steering", action="store_true", help="record what steering then changed")
-    c.add_argument("--capture-label", default="", metavar="TEXT")
+    c.add_argument("--capture-label", metavar="TEXT", help="shown by `sextant capture list`")
     c.add_argument("--capture-ttl", type=int, metavar="SECONDS", help="time to live (default an hour)")
     c.add_argument(
         "--save-capture", metavar="FILE", help="write the activations as safetensors (needs --capture)"
@@ -65,7 +77,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         action="append",
         default=[],
         metavar="NAME[@V]:STRENGTH[,key=value]",
-        help="keys: layers, positions, site, operator, low, high, preserve_norm, strict",
+        help="keys: layers, positions, site (instead of the vector's own), operator (add, add_scaled, "
+        "ablate, clamp, set), low and high (of clamp), preserve_norm, strict (refuse a vector made on other weights)",
     )
     p.add_argument("--quiet", action="store_true", help="print the text and nothing else")
     p.set_defaults(run=run)
@@ -73,14 +86,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(client: sextant.Client, options: argparse.Namespace, console: Console) -> int:
     """Generates, shows, saves. 0, or 1 when readings are missing."""
-    if options.save_capture and not options.capture:
-        raise sextant.SextantError(
-            "INVALID_ARGUMENT",
-            "NOTHING_CAPTURED",
-            "--save-capture needs sites: --capture resid_post,attn_out",
-        )
-    _check_outputs(options)
-    text = sys.stdin.read() if options.prompt == "-" else options.prompt
+    _check_flags(options)
+    outputs.check(options)
+    text = arguments.text(options.prompt)
     prompt: str | list[dict[str, str]] = text
     if options.chat:
         system = [{"role": "system", "content": options.system}] if options.system else []
@@ -100,23 +108,45 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
         lens_wait=options.lens_wait,
     )
     prefix = "" if options.chat else text
-    if out.received.options.lens and console.is_terminal and not options.quiet:
-        LiveHeatmap(client, out, console, prefix).run()
-    else:
-        _stream(out, console, prefix, options.quiet)
-    _save(out, options, console)
+    try:
+        if out.received.options.lens and console.is_terminal and not options.quiet:
+            LiveHeatmap(client, out, console, prefix).run()
+        else:
+            _stream(out, console, prefix, options.quiet)
+    except (sextant.SextantError, KeyboardInterrupt) as error:
+        why = (
+            f"failed ({error.reason or error.code})"
+            if isinstance(error, sextant.SextantError)
+            else "interrupted"
+        )
+        outputs.save_partial(client, out, options, Console(stderr=True), why)
+        raise
+    missing = out.stats.missing_reading_count
+    _save(out, options, console, f"{missing} positions have no readings yet" if missing else "")
     if not options.quiet:
         _summary(out, options)
-    return 1 if out.stats.missing_reading_count else 0
+    if missing:
+        _say_how_to_resume(out, options)
+    return 1 if missing else 0
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuses, before any work, files that could not be written after it."""
-    for path in (options.html, options.png, options.json, options.save_capture):
-        folder = Path(path).resolve().parent if path else None
-        if folder is not None and not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise sextant.SextantError(
-                "INVALID_ARGUMENT", "OUTPUT_NOT_WRITABLE", f"cannot write {path}: {folder} is no writable folder"
+def _check_flags(options: argparse.Namespace) -> None:
+    """Refuses flags that would say nothing without another one."""
+    lens = options.lens or options.html or options.png or options.json
+    needs = (
+        ("system", options.chat, "--chat"),
+        *((f"lens_{name}", lens, "--lens") for name in ("top_k", "sites", "layers", "positions", "wait")),
+        *(
+            (f"capture_{name}", options.capture, "--capture SITE,...")
+            for name in ("layers", "positions", "before_steering", "label", "ttl")
+        ),
+        ("save_capture", options.capture, "--capture SITE,..."),
+    )
+    for name, given, other in needs:
+        if getattr(options, name) not in (None, False) and not given:
+            flag = "--" + name.replace("_", "-")
+            raise invalid(
+                "FLAG_WITHOUT_EFFECT", f"{flag} says nothing without {other}: add it, or leave {flag} out"
             )
 
 
@@ -124,10 +154,10 @@ def _lens(options: argparse.Namespace) -> sextant.Lens | None:
     if not (options.lens or options.html or options.png or options.json):
         return None
     return sextant.Lens(
-        top_k=options.lens_top_k,
-        sites=options.lens_sites,
-        layers=options.lens_layers,
-        positions=options.lens_positions,
+        top_k=5 if options.lens_top_k is None else options.lens_top_k,
+        sites=options.lens_sites or ["resid_post"],
+        layers=options.lens_layers or "all",
+        positions=options.lens_positions or "all",
         tracked=bool(options.json or options.html),
     )
 
@@ -137,11 +167,11 @@ def _capture(options: argparse.Namespace) -> sextant.Capture | None:
         return None
     return sextant.Capture(
         sites=options.capture,
-        layers=options.capture_layers,
-        positions=options.capture_positions,
+        layers=options.capture_layers or "all",
+        positions=options.capture_positions or "all",
         record="before_steering" if options.capture_before_steering else "after_steering",
         ttl_seconds=options.capture_ttl,
-        label=options.capture_label,
+        label=options.capture_label or "",
     )
 
 
@@ -160,21 +190,28 @@ def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool)
         sys.stdout.flush()
 
 
-def _save(out: sextant.Generation, options: argparse.Namespace, console: Console) -> None:
-    written = []
-    if options.html or options.png:
-        heatmap = out.lens.heatmap()
-        if options.html:
-            written.append(heatmap.save(options.html))
-        if options.png:
-            written.append(heatmap.save(options.png, theme=options.theme))
-    if options.json:
-        written.append(out.lens.save(options.json))
+def _save(out: sextant.Generation, options: argparse.Namespace, console: Console, partial: str) -> None:
+    if options.html or options.png or options.json:
+        for path in outputs.save_readings(out.lens, options, partial):
+            if not options.quiet:
+                outputs.report(console, path, bool(partial))
     if options.save_capture:
-        written.append(out.activations.save(options.save_capture))
-    if not options.quiet:
-        for path in written:
-            console.print(f"[dim]wrote[/] {escape(str(path))}", highlight=False)
+        path = out.activations.save(options.save_capture)
+        if not options.quiet:
+            outputs.report(console, path)
+
+
+def _say_how_to_resume(out: sextant.Generation, options: argparse.Namespace) -> None:
+    """Readings that are missing come once a lens decoder has time: the command that waits for them."""
+    words = ["sextant", "capture", "follow", out.capture.rpartition("/")[2]]
+    for flag in ("html", "png", "json"):
+        if path := getattr(options, flag):
+            words += [f"--{flag}", path]
+    Console(stderr=True).print(
+        f"the missing readings can still come; wait for them with: {escape(shlex.join(words))}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def _summary(out: sextant.Generation, options: argparse.Namespace) -> None:

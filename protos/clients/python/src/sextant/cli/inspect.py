@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import fields
 
 from rich.console import Console
 from rich.text import Text
 
 import sextant
+from sextant.cli import arguments
 from sextant.cli.tables import table
 
 
@@ -33,8 +33,7 @@ def _model(client: sextant.Client, options: argparse.Namespace, console: Console
 
 
 def _tokenize(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
-    text = sys.stdin.read() if options.text == "-" else options.text
-    tokens = client.tokenize(text, options.add_special_tokens)
+    tokens = client.tokenize(arguments.text(options.text), options.add_special_tokens)
     if not console.is_terminal:
         console.print(" ".join(map(str, tokens.ids)), highlight=False, soft_wrap=True)
         return

@@ -11,6 +11,7 @@ from rich.text import Text
 
 import sextant
 from sextant.heatmap.palette import METRICS, ink, ramp
+from sextant.heatmap.visible import visible
 
 _CELL = 10
 _AXIS = 5
@@ -32,7 +33,6 @@ class LiveHeatmap:
 
     def run(self) -> None:
         """Consumes the generation. Raises what iterating it raises."""
-        warnings = []
         with Live(
             get_renderable=self.frame,
             console=self._console,
@@ -42,15 +42,13 @@ class LiveHeatmap:
         ) as live:
             drawn = 0.0
             for event in self._out:
-                if isinstance(event, sextant.WarningEvent):
-                    warnings.append(event)
+                if isinstance(event, sextant.WarningEvent):  # Above the heatmap, at once.
+                    live.console.print(Text(f"warning {event.reason}: {event.message}", "yellow"))
                 now = self._console.get_time()
                 if now - drawn > 1 / _FRAMES_PER_SECOND:
                     live.refresh()
                     drawn = now
             live.refresh()
-        for warning in warnings:
-            self._console.print(Text(f"warning {warning.reason}: {warning.message}", "yellow"))
 
     def frame(self) -> RenderableType:
         """The text so far above the heatmap so far."""
@@ -104,8 +102,7 @@ def _thin(count: int, room: int) -> list[int]:
 
 def _fit(text: str) -> str:
     """A token in exactly one cell's width, with what cannot be seen made visible."""
-    shown = "".join(c if c.isprintable() else {"\n": "⏎", "\t": "⇥"}.get(c, "�") for c in text)
-    shown = " " + shown.strip(" ") if shown.strip(" ") else " ␣"
+    shown = " " + visible(text)
     if cell_len(shown) > _CELL - 1:
         shown = set_cell_size(shown, _CELL - 2) + "…"
     return set_cell_size(shown, _CELL)

@@ -14,8 +14,13 @@ from rich.markup import escape
 import sextant
 from sextant.cli import capture, generate, inspect, status, vector
 
-# Exit codes: 0 done, 1 the server said no, 2 the arguments are wrong, 3 no server, 130 interrupted.
-_EXIT_CODES = {"INVALID_ARGUMENT": 2, "UNAVAILABLE": 3}
+_EPILOG = """exit codes:
+  0    done
+  1    the server refused or failed, or readings are missing
+  2    wrong arguments; nothing was done
+  3    no gateway answers at --server
+  130  interrupted (Ctrl-C); the work on the server is cancelled
+"""
 _PIPE_COLUMNS = 240
 
 
@@ -24,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="sextant",
         description="Generate with a window into the model: lens, captures, steering.",
-        epilog="Exit codes: 0 done; 1 refused or failed; 2 wrong arguments; 3 no server; 130 interrupted.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"sextant {sextant.__version__}")
     top.add_argument(
@@ -54,13 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complaints.print(
             f"[bold red]sextant:[/] [red]{name}[/]: {escape(error.message)}{retry}", soft_wrap=True
         )
-        return _EXIT_CODES.get(error.code, 1)
+        return _exit_code(error)
     except OSError as error:
         complaints.print(f"[bold red]sextant:[/] {escape(str(error))}", soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         complaints.print("[yellow]interrupted; the work on the server is cancelled[/]")
         return 130
+
+
+def _exit_code(error: sextant.SextantError) -> int:
+    if error.reason == "SERVER_UNREACHABLE":
+        return 3
+    return 2 if error.code == "INVALID_ARGUMENT" else 1
 
 
 def run() -> None:

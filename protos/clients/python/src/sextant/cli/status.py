@@ -36,20 +36,20 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(client: sextant.Client, options: argparse.Namespace, console: Console) -> int:
-    """Shows it once or until interrupted. 3 when the gateway is not serving."""
+    """Shows it once or until interrupted. 1 when the gateway is not serving, 3 when nothing answers."""
     if not options.watch:
-        shown, serving = _look(client, options)
+        shown, code = _look(client, options)
         console.print(shown)
-        return 0 if serving else 3
+        return code
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(_look(client, options)[0], refresh=True)
             time.sleep(2)
 
 
-def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[RenderableType, bool]:
-    serving = _health(client)
-    state = Text("serving", "bold green") if serving else Text("not serving", "bold red")
+def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[RenderableType, int]:
+    health = _health(client)
+    state = Text("serving", "bold green") if health == _SERVING else Text("not serving", "bold red")
     lines: list[RenderableType] = [Text.assemble(f"gateway {client.address}: ", state)]
     try:
         model = client.model()
@@ -63,28 +63,38 @@ def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[Renderab
     places = {address: address for address in options.metrics or ()} or {
         name: f"{host}:{int(port) + offset}" for name, offset in _SERVICES.items() if port.isdecimal()
     }
+    pages = {address: _get(f"http://{address}/metrics") for address in places.values()}
+    lines.append(_decoders("\n".join(page for page in pages.values() if page)))
     rows = table("service", "http", "ready", "figures")
     for name, address in places.items():
-        ready, figures = _service(address)
-        rows.add_row(name, address, ready, figures)
-    return Group(*lines, Text(), rows), serving
+        ready = _get(f"http://{address}/readyz") is not None
+        page = pages[address]
+        rows.add_row(name, address, "yes" if ready else "no" if page else "-", figures(page or ""))
+    return Group(*lines, Text(), rows), 0 if health == _SERVING else 3 if health is None else 1
 
 
-def _health(client: sextant.Client) -> bool:
+def _decoders(metrics: str) -> Text:
+    """How many lens decoders are connected, in words."""
+    found = re.search(r"^sextant_capture_decoders(?:\{[^}]*\})? (\S+)$", metrics, re.MULTILINE)
+    if found is None:
+        return Text(
+            "lens decoders connected: unknown (the capture service's metrics do not answer)", "yellow"
+        )
+    if float(found[1]) == 0:
+        return Text(
+            "lens decoders connected: 0; readings wait for one: deploy/local/scale --decoders 1", "yellow"
+        )
+    return Text(f"lens decoders connected: {float(found[1]):g}")
+
+
+def _health(client: sextant.Client) -> bytes | None:
+    """The gateway's own answer; None when nothing answers at its address."""
     check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
     try:
-        return check(b"", timeout=2) == _SERVING
-    except grpc.RpcError:
-        return False
-
-
-def _service(address: str) -> tuple[str, str]:
-    """("yes", "no" or "-", the service's own figures in one line)."""
-    ready = "yes" if _get(f"http://{address}/readyz") is not None else "no"
-    text = _get(f"http://{address}/metrics")
-    if text is None:
-        return ("-" if ready == "no" else ready), ""
-    return ready, figures(text)
+        return check(b"", timeout=2)
+    except grpc.RpcError as error:
+        unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+        return None if error.code() in unreachable else b""
 
 
 def figures(text: str) -> str:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 import sextant
 from sextant.cli.tables import table
+from sextant.errors import invalid
 from sextant.heatmap.document import spans
 
 
@@ -30,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     bring.set_defaults(run=_import)
     export = actions.add_parser("export", help="write a version to a file")
     export.add_argument("reference", metavar="NAME[@V]")
-    export.add_argument("--format", choices=("gguf", "safetensors"), required=True)
+    export.add_argument("--format", choices=("gguf", "safetensors"), help="default: what FILE ends in")
     export.add_argument("--output", metavar="FILE", help="default: NAME-V.gguf or NAME-V.safetensors")
     export.set_defaults(run=_export)
     delete = actions.add_parser("delete", help="hide a version, or all versions of a name")
@@ -86,6 +87,10 @@ def _import(client: sextant.Client, options: argparse.Namespace, console: Consol
 
 
 def _export(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
+    if not options.format and not options.output:
+        raise invalid(
+            "UNKNOWN_FORMAT", "say what to write: --output happy.gguf, or --format gguf or safetensors"
+        )
     v = client.vectors.get(options.reference)
     path = options.output or f"{v.name}-{v.version}.{options.format}"
     console.print(f"wrote {sextant.export_vector(v, path, options.format)}", highlight=False)

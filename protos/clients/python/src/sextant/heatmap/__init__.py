@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sextant.errors import invalid
 from sextant.heatmap.document import Document, gather, to_json
@@ -13,9 +15,14 @@ from sextant.readings import ReadingArrays
 from sextant.transcript import Transcript
 from sextant.vocabulary import Vocabulary
 
-__all__ = ["Heatmap"]
+if TYPE_CHECKING:
+    from sextant.vectors import Vector
 
-_PICTURES = (".png", ".svg", ".pdf")
+__all__ = ["PAGES", "PICTURES", "Heatmap"]
+
+# Suffixes of the files that can be written.
+PAGES = (".html", ".htm")
+PICTURES = (".png", ".svg", ".pdf")
 _ROW_PIXELS, _FRAME_PIXELS = 24, 230
 
 
@@ -30,19 +37,21 @@ class Heatmap:
         model: str,
         site: int = 0,
         title: str = "",
+        stored: Callable[[str], Vector | None] = lambda reference: None,
+        partial: str = "",
     ) -> None:
-        self.document: Document = gather(transcript, arrays, vocabulary, model, site, title)
+        self.document: Document = gather(transcript, arrays, vocabulary, model, site, title, stored, partial)
 
     def save(self, path: str | Path, **options: object) -> Path:
         """Writes `.html`, or `.png`, `.svg`, `.pdf` (see `picture` for their options)."""
         path = Path(path)
-        if path.suffix in (".html", ".htm"):
+        if path.suffix in PAGES:
             path.write_text(self.html(), encoding="utf-8")
-        elif path.suffix in _PICTURES:
+        elif path.suffix in PICTURES:
             self.picture(path, **options)  # type: ignore[arg-type]
         else:
             raise invalid(
-                "UNKNOWN_FORMAT", f"cannot draw {path.name}; end it in .html, {', '.join(_PICTURES)}"
+                "UNKNOWN_FORMAT", f"cannot draw {path.name}; end it in .html, {', '.join(PICTURES)}"
             )
         return path
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sextant.heatmap.palette import METRICS, ink, ramp
 from sextant.readings import ReadingArrays
+from sextant.selection import parse_layers
 from sextant.settings import Steer
 from sextant.transcript import Transcript
 from sextant.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from sextant.vectors import Vector
 
 _MILLI = 1000  # Values travel as whole thousandths: shorter, and finer than any screen.
 
@@ -31,6 +37,7 @@ class Document:
     steering: list[str]
     steered_layers: dict[str, list[int]]  # By site; an empty list is "the vector's own", unknown here.
     missing_count: int
+    partial: str  # Why this is not all that was asked for; "" when it is.
 
     @property
     def position_count(self) -> int:
@@ -39,17 +46,28 @@ class Document:
 
 
 def gather(
-    transcript: Transcript, arrays: ReadingArrays, vocabulary: Vocabulary, model: str, site: int, title: str
+    transcript: Transcript,
+    arrays: ReadingArrays,
+    vocabulary: Vocabulary,
+    model: str,
+    site: int,
+    title: str,
+    stored: Callable[[str], Vector | None],
+    partial: str = "",
 ) -> Document:
-    """Asks the server for the texts that are not known yet, and puts everything in one place."""
+    """Asks the server for the texts that are not known yet, and puts everything in one place.
+
+    stored: what is known of a vector given by name, which says where it steers; None when nothing is.
+    """
     count = arrays.entropy.shape[2]
     sequence = transcript.prompt_token_ids + transcript.token_ids
     ids = [arrays.top_ids.ravel(), np.array(sequence, np.int64), *(t.ids for t in arrays.tracked.values())]
     texts = vocabulary.texts(np.concatenate(ids))
     touched = transcript.stats.touched_row_counts
+    places = [_place(steer, stored) for steer in transcript.options.steer]
     steered: dict[str, list[int]] = {}
-    for steer in transcript.options.steer:
-        steered.setdefault(steer.site or "", []).extend(_layers(steer))
+    for where, layers in places:
+        steered.setdefault(where, []).extend(layers)
     return Document(
         title=title,
         model=model,
@@ -60,22 +78,23 @@ def gather(
         prompt_count=len(transcript.prompt_token_ids),
         texts=texts,
         steering=[
-            describe(steer, touched[index] if index < len(touched) else None)
+            _describe(steer, *places[index], touched[index] if index < len(touched) else None)
             for index, steer in enumerate(transcript.options.steer)
         ],
         steered_layers=steered,
         missing_count=transcript.stats.missing_reading_count,
+        partial=partial,
     )
 
 
-def describe(steer: Steer, touched: int | None) -> str:
+def _describe(steer: Steer, site: str, layers: list[int], touched: int | None) -> str:
     """One line about an intervention."""
     parts = [f"{steer.label} × {steer.strength:g}"]
     if steer.operator != "add":
         parts.append(steer.operator)
-    if steer.site:
-        parts.append(steer.site)
-    if layers := _layers(steer):
+    if site:
+        parts.append(site)
+    if layers:
         parts.append(f"layer{'s' if len(layers) > 1 else ''} {spans(layers)}")
     if isinstance(steer.positions, str):
         parts.append(f"{steer.positions} positions")
@@ -84,8 +103,14 @@ def describe(steer: Steer, touched: int | None) -> str:
     return " · ".join(parts)
 
 
-def _layers(steer: Steer) -> list[int]:
-    return list(steer.to_proto().layers) or list(getattr(steer.vector, "layers", ()))
+def _place(steer: Steer, stored: Callable[[str], Vector | None]) -> tuple[str, list[int]]:
+    """(site, layers) at which an intervention acts: its own, else its vector's; "" and [] when unknown."""
+    site, layers = steer.site or "", parse_layers(steer.layers)
+    if not (site and layers):
+        vector = stored(steer.vector) if isinstance(steer.vector, str) else steer.vector
+        site = site or getattr(vector, "site", "")
+        layers = layers or list(getattr(vector, "layers", ()))
+    return site, layers
 
 
 def spans(numbers: list[int]) -> str:
@@ -117,6 +142,7 @@ def to_json(document: Document) -> str:
         "steering": document.steering,
         "steered": document.steered_layers,
         "missing": document.missing_count,
+        "partial": document.partial,
         "strings": strings,
         "topK": a.top_ids.shape[3],
         "readings": [_site_json(document, site, by_id) for site in range(len(a.sites))],

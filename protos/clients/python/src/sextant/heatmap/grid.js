@@ -21,8 +21,10 @@ function visible(text) {
   if (text === "") return ["∅", ""];
   const shown = text
     .replace(/\n/g, "⏎").replace(/\r/g, "␍").replace(/\t/g, "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u00a0\u00ad\u2000-\u200f\u2028-\u202e\u202f\u205f-\u206f\u3000\ufeff]/g,
-      (c) => "U+" + c.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0"));
+    // Controls, unassigned and private characters, blanks other than the space, and what draws nothing by itself.
+    .replace(/[\p{C}\p{Zl}\p{Zp}\ufe00-\ufe0f\u115f\u1160\u3164\uffa0\u2800]|(?! )\p{Zs}/gu,
+      (c) => "U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0"))
+    .replace(/^( *)(?=\p{M})/u, "$1\u25cc");  // A mark that has lost its letter.
   const lead = shown.match(/^ */)[0];
   if (lead === shown) return ["", "␣".repeat(Math.min(lead.length, 8))];
   return ["·".repeat(lead.length), shown.slice(lead.length)];
