@@ -153,53 +153,6 @@ TEST_F(GatewayTest, EndsOkWithTheMissingCountAfterLensWait) {
   EXPECT_EQ(capture_.closed_count(), 0u) << "FollowReadings may go on";
 }
 
-TEST_F(GatewayTest, WarnsAtOnceWhenNoLensDecoderIsConnected) {
-  const auto warnings = [](const Outcome& outcome) {
-    std::vector<std::string> reasons;
-    for (const Event& event : outcome.events) {
-      if (event.has_warning()) reasons.push_back(event.warning().reason());
-    }
-    return reasons;
-  };
-  capture_.SetScript(ThreeReadings);
-  EXPECT_THAT(warnings(Generate(Request(true))), ::testing::IsEmpty());
-  capture_.SetDecoderCount(0);
-  peers_->Probe();
-  const Outcome warned = Generate(Request(true));
-  EXPECT_THAT(warnings(warned), ::testing::ElementsAre("NO_LENS_DECODER"));
-  EXPECT_EQ(warned.events[1].event_case(), Event::kWarning) << "not after the wait";
-  EXPECT_THAT(warnings(Generate(Request(false))), ::testing::IsEmpty());
-  // One that has just been started is known without waiting for the next probe.
-  capture_.SetDecoderCount(1);
-  EXPECT_THAT(warnings(Generate(Request(true))), ::testing::IsEmpty());
-}
-
-TEST_F(GatewayTest, WarnsOnceOfReadingsThatAreNoNumbers) {
-  capture_.SetScript([](grpc::ServerContext&, const internal::v1::CaptureSpec& spec,
-                        const internal::v1::FollowReadingsRequest&, FakeCapture::Writer& writer) {
-    internal::v1::FollowReadingsResponse message;
-    for (int position = 0; position < 3; ++position) {
-      message.set_first_index(position);
-      *message.mutable_readings() = testing::SmallReadings(spec, {position});
-      const float no_number = std::nanf("");
-      std::string& entropies = *message.mutable_readings()->mutable_entropy_nats();
-      entropies.replace(0, sizeof no_number, reinterpret_cast<const char*>(&no_number), sizeof no_number);
-      writer.Write(message);
-    }
-    FakeCapture::WriteEnd(writer, 3, 0);
-    return grpc::Status::OK;
-  });
-  const Outcome outcome = Generate(Request(true));
-  ASSERT_TRUE(outcome.status.ok()) << outcome.status;
-  int warnings = 0;
-  for (const Event& event : outcome.events) {
-    if (!event.has_warning()) continue;
-    ++warnings;
-    EXPECT_EQ(event.warning().reason(), "READINGS_NOT_FINITE");
-  }
-  EXPECT_EQ(warnings, 1);
-}
-
 TEST_F(GatewayTest, SaysWhenReadingsCanNeverCome) {
   capture_.SetScript([](grpc::ServerContext&, const internal::v1::CaptureSpec& spec,
                         const internal::v1::FollowReadingsRequest&, FakeCapture::Writer& writer) {

@@ -24,6 +24,8 @@ def test_streams_and_results(address):
             rows = await out.activations()
             assert np.isfinite(await rows.get("resid_post.2")).all()
             assert len(await client.captures.list()) == 1
+            following = await client.captures.follow(out.capture)
+            np.testing.assert_array_equal(following.lens.entropy, out.lens.entropy)
             await client.vectors.put("happy", np.ones(8), layers=[1])
             assert [v.reference for v in await client.vectors.list()] == ["happy@1"]
 

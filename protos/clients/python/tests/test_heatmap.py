@@ -102,6 +102,7 @@ def test_picture(out, tmp_path, theme, metric):
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 20_000
 
 
+@pytest.mark.filterwarnings("ignore:Glyph .* missing")
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_heading_fits_and_nothing_overlaps(client, count, tmp_path):
     """Every two texts of the picture's frame are apart, whatever its width; cells may hold what they hold."""

@@ -150,5 +150,5 @@ function paintLegend() {
   }
   find("legend").querySelector(".low").textContent = scale().low;
   find("legend").querySelector(".high").textContent = scale().top;
-  find("legend").title = data.metrics[state.metric].title + " " + data.metrics[state.metric].explanation;
+  find("legend").querySelector("figcaption").textContent = data.metrics[state.metric].explanation;
 }

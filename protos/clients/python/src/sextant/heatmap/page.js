@@ -183,7 +183,7 @@ function notes() {
     .filter((s) => s).join("  ·  ");
   for (const text of data.steering) find("notes").append(make("span", "note steer", text));
   if (data.partial) find("notes").append(make("span", "note warn", "partial: " + data.partial));
-  if (data.missing) find("notes").append(make("span", "note warn", data.missing === 1 ? "1 position has no readings" : `${data.missing} positions have no readings`));
+  if (data.missing && !data.partial) find("notes").append(make("span", "note warn", data.missing === 1 ? "1 position has no readings" : `${data.missing} positions have no readings`));
 }
 
 notes();

@@ -142,7 +142,7 @@ def _heading_lines(figure: Any, layout: _Layout) -> list[list[Piece]]:
         marks.append([("╱ ", "soft", "normal"), ("no reading", "soft", "normal")])
     explained = [[(f"{metric.title.lower()} {metric.explanation}", "soft", "normal")]]
     notes = [[[(f"◆ steered: {note}", "depth", "normal")]] for note in document.steering]
-    if document.missing_count:
+    if document.missing_count and not document.partial:
         notes.append([[(f"{document.missing_count} positions without readings", "depth", "bold")]])
     if document.partial:
         notes.append([[(f"partial: {document.partial}", "depth", "bold")]])
