@@ -1,0 +1,104 @@
+// The lens on a device: final norm, head and statistics over the full vocabulary, as work on two streams.
+//
+// Rows are taken in tiles, each with whole groups where they fit. The head is multiplied block by block, and
+// one kernel takes what it needs of a block's logits while the next block is multiplied on the other stream.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/lens_tile.h"
+#include "kernels/cuda/lens_workspace.h"
+
+namespace sextant::cuda {
+
+// A head's memory: [vocab, stride] of dtype, `hidden` elements of each row in use.
+struct LensHead {
+  const void* data = nullptr;
+  DType dtype = DType::kBF16;
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t stride = 0;
+};
+
+// out F32 [rows, kLensBlockSize], its first `count` columns = x [rows, x_stride] . head [count,
+// head_stride]^T.
+struct LensProduct {
+  const void* x = nullptr;
+  int64_t rows = 0;
+  int64_t x_stride = 0;
+  const void* head = nullptr;
+  int64_t count = 0;
+  int64_t head_stride = 0;
+  int64_t hidden = 0;
+  DType dtype = DType::kBF16;
+  float* out = nullptr;
+  int lane = 0;  // two products may be in flight: 0 on the caller's stream, 1 on the lens's own
+};
+
+// Says what of a batch the device cannot serve.
+absl::Status CheckLensLimits(const LensBatch& batch, const LensHead& head);
+
+// Threads: one at a time.
+class DeviceLens {
+ public:
+  using Allocate = std::function<absl::StatusOr<Buffer>(int64_t bytes, MemoryKind kind)>;
+  using Multiply = std::function<cudaError_t(const LensProduct& product, cudaStream_t stream)>;
+
+  static absl::StatusOr<std::unique_ptr<DeviceLens>> Create(Allocate allocate, Multiply multiply);
+  ~DeviceLens();
+
+  // Queues Backend::Lens on `stream`. Memory is allocated when a batch needs more than any before. Waits for
+  // the device only when more than kTablesInFlight tiles are queued.
+  absl::Status Run(const LensBatch& batch, const Tensor& norm_weight, float eps, const LensHead& head,
+                   const LensOutput& output, cudaStream_t stream);
+
+  // Device memory held now.
+  int64_t workspace_bytes() const { return workspace_.bytes(); }
+
+ private:
+  static constexpr int kTablesInFlight = 4;
+
+  // What of a call its tiles share.
+  struct Call {
+    const LensBatch& batch;
+    const Tensor& norm_weight;
+    float eps;
+    const LensHead& head;
+    const LensOutput& output;
+    cudaStream_t stream;
+    LensShape shape;
+    LensWorkspace space;
+  };
+  // What a host function needs to take over the tracked tokens of one tile.
+  struct TrackedTile;
+
+  DeviceLens(Allocate allocate, Multiply multiply);
+  absl::Status Open();
+  absl::Status Reserve(const LensShape& shape, int64_t tracked_values, cudaStream_t stream);
+  absl::Status RunTile(const Call& call, const cpu::LensTile& tile);
+  absl::Status UploadTables(const Call& call, const cpu::LensTile& tile, LensTileView& view);
+  absl::Status RunBlocks(const Call& call, const LensTileView& view, int& state_count);
+  absl::Status CopyResults(const Call& call, const cpu::LensTile& tile);
+  absl::Status Track(const Call& call, const cpu::LensTile& tile, const LensTileView& view);
+
+  const Allocate allocate_;
+  const Multiply multiply_;
+  cudaStream_t side_ = nullptr;
+  cudaEvent_t fork_ = nullptr, join_ = nullptr;
+  cudaEvent_t done_ = nullptr;  // of the last call
+  cudaEvent_t uploaded_[kTablesInFlight] = {};
+  int next_tables_ = 0;
+  Buffer workspace_;
+  Buffer tables_;                                            // pinned, kTablesInFlight pieces
+  Buffer tracked_;                                           // pinned
+  std::vector<std::unique_ptr<TrackedTile>> tracked_tiles_;  // of calls that may not have ended
+};
+
+}  // namespace sextant::cuda

@@ -1,0 +1,288 @@
+// Compares the device's lens with the oracle: blocks of the vocabulary, tiles, ties, late streams, limits.
+#include "kernels/cuda/lens.h"
+
+#include <cmath>
+#include <limits>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cuda/emulation/control.h"
+#include "kernels/cuda/testing/device_array.h"
+#include "kernels/cuda/testing/plain_product.h"
+#include "kernels/reference/lens_case.h"
+
+namespace sextant::cuda {
+namespace {
+
+// A lens, a head and norm weights on the device, and a stream.
+class LensOnDevice {
+ public:
+  explicit LensOnDevice(const LensCase& lens_case)
+      : lens_case_(lens_case),
+        lens_(MakeLens()),
+        head_(HeadBytes(), stream_),
+        norm_(NormWeights(), stream_) {}
+
+  absl::StatusOr<LensResult> TryRun(const LensBatch& batch) {
+    const LensCaseOptions& options = lens_case_.options();
+    const auto* rows = batch.rows.As<char>();
+    const DeviceArray<char> device_rows(
+        std::vector<char>(rows, rows + batch.rows.rows * batch.rows.cols * SizeOf(batch.rows.dtype)),
+        stream_);
+    LensBatch on_device = batch;
+    on_device.rows.data = device_rows.data();
+    const LensHead head = {head_.data(), options.compute, options.vocab, options.hidden, options.hidden};
+    LensResult result(batch);
+    const absl::Status status =
+        lens_->Run(on_device, Tensor::Of(norm_.data(), DType::kF32, 1, options.hidden), lens_case_.eps(),
+                   head, result.Output(), stream_);
+    stream_.Wait();
+    if (!status.ok()) return status;
+    return result;
+  }
+  LensResult Run(const LensBatch& batch) {
+    absl::StatusOr<LensResult> result = TryRun(batch);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return *std::move(result);
+  }
+  int64_t workspace_bytes() const { return lens_->workspace_bytes(); }
+
+ private:
+  static std::unique_ptr<DeviceLens> MakeLens() {
+    const auto allocate = [](int64_t bytes, MemoryKind kind) -> absl::StatusOr<Buffer> {
+      void* memory = nullptr;
+      const auto size = static_cast<size_t>(bytes);
+      const bool device = kind == MemoryKind::kDevice;
+      SEXTANT_CHECK((device ? cudaMalloc(&memory, size) : cudaHostAlloc(&memory, size, 0)) == cudaSuccess);
+      return Buffer(memory, bytes, [device](void* data) { device ? cudaFree(data) : cudaFreeHost(data); });
+    };
+    const auto multiply = [](const LensProduct& p, cudaStream_t stream) {
+      return PlainProduct(p.dtype == DType::kF32, p.x, p.x_stride, p.rows, p.head, p.head_stride, p.count,
+                          p.hidden, p.out, kLensBlockSize, stream);
+    };
+    return DeviceLens::Create(allocate, multiply).value();
+  }
+  std::vector<char> HeadBytes() const {
+    const auto count = static_cast<int64_t>(lens_case_.head().size());
+    std::vector<char> bytes(static_cast<size_t>(count * SizeOf(lens_case_.options().compute)));
+    const Tensor view = Tensor::Of(bytes.data(), lens_case_.options().compute, 1, count);
+    for (int64_t i = 0; i < count; ++i) view.Set(0, i, lens_case_.head()[static_cast<size_t>(i)]);
+    return bytes;
+  }
+  std::vector<float> NormWeights() const {
+    const auto* weights = lens_case_.NormWeight().As<float>();
+    return {weights, weights + lens_case_.options().hidden};
+  }
+
+  const LensCase& lens_case_;
+  const TestStream stream_;
+  const std::unique_ptr<DeviceLens> lens_;
+  const DeviceArray<char> head_;
+  const DeviceArray<float> norm_;
+};
+
+void ExpectMatchesReference(const LensCaseOptions& options) {
+  const LensCase lens_case(options);
+  LensOnDevice lens(lens_case);
+  EXPECT_EQ(lens_case.Difference(lens.Run(lens_case.Batch()), lens_case.Reference()), "")
+      << "hidden " << options.hidden << " vocab " << options.vocab << " k " << options.top_k;
+}
+
+TEST(CudaLensTest, MatchesReferenceInF32) {
+  ExpectMatchesReference(
+      {.group_sizes = {9, 1, 5}, .hidden = 96, .vocab = 2113, .target_count = 3, .tracked = true});
+}
+
+TEST(CudaLensTest, MatchesReferenceInBF16) {
+  for (const DType rows : {DType::kF32, DType::kBF16}) {
+    ExpectMatchesReference({.group_sizes = {7, 1, 4},
+                            .hidden = 576,
+                            .vocab = 1000,
+                            .tracked = true,
+                            .row_dtype = rows,
+                            .compute = DType::kBF16});
+  }
+}
+
+// Logits are exact, so ids, ties and ranks must be the oracle's: whole and ragged last blocks, one to three
+// of them, few values and so very many ties, none, and more candidates than a block has room for at once.
+TEST(CudaLensTest, ExactLogitsGiveExactIdsAndRanks) {
+  for (const DType compute : {DType::kF32, DType::kBF16}) {
+    for (const int32_t vocab : {1, 3, 481, 4095, 4096, 4097, 8193}) {
+      ExpectMatchesReference({.group_sizes = {3, 1, 2},
+                              .hidden = vocab % 2 == 0 ? 32 : 7,
+                              .vocab = vocab,
+                              .top_k = 5,
+                              .target_count = 2,
+                              .tracked = true,
+                              .row_dtype = compute,
+                              .compute = compute,
+                              .exact = true,
+                              .logit_scale = 0.125f,
+                              .seed = static_cast<uint32_t>(vocab)});
+    }
+  }
+  for (const float scale : {0.0f, 1.0f}) {
+    ExpectMatchesReference(
+        {.group_sizes = {2}, .hidden = 1, .vocab = 9001, .top_k = 100, .exact = true, .logit_scale = scale});
+  }
+  ExpectMatchesReference({.group_sizes = {2}, .hidden = 8, .vocab = 9001, .top_k = 256, .exact = true});
+}
+
+// The vocabularies of Llama 3.1 and Qwen3.
+TEST(CudaLensTest, TakesWholeVocabularies) {
+  for (const int32_t vocab : {128'256, 151'936}) {
+    ExpectMatchesReference({.group_sizes = {2},
+                            .hidden = 8,
+                            .vocab = vocab,
+                            .top_k = 10,
+                            .tracked = true,
+                            .row_dtype = DType::kBF16,
+                            .compute = DType::kBF16});
+  }
+}
+
+// Blocks alternate between two streams, tiles follow each other, and tables are uploaded ahead: in any order
+// that events allow.
+TEST(CudaLensTest, AnyOrderThatEventsAllowGivesTheSame) {
+  const LensCase lens_case({.group_sizes = {3, 2}, .hidden = 16, .vocab = 9000, .tracked = true});
+  const LensResult want = lens_case.Reference();
+  LensOnDevice lens(lens_case);
+  const LensResult first = lens.Run(lens_case.Batch());
+  for (uint32_t seed = 0; seed < 8; ++seed) {
+    emulation::SetSchedule({.order = emulation::Order::kShuffled, .seed = seed});
+    const LensResult got = lens.Run(lens_case.Batch());
+    EXPECT_EQ(lens_case.Difference(got, want), "") << "seed " << seed;
+    EXPECT_EQ(got.entropy, first.entropy);
+    EXPECT_EQ(got.kl, first.kl);
+    EXPECT_EQ(got.top_logprobs, first.top_logprobs);
+  }
+  emulation::SetSchedule({});
+}
+
+// The workspace grows with the tile, not with the batch.
+TEST(CudaLensTest, GroupsLongerThanATileKeepTheirFinalRow) {
+  const LensCase lens_case({.group_sizes = {1, 1030, 2},
+                            .hidden = 8,
+                            .vocab = 60,
+                            .top_k = 3,
+                            .target_count = 0,
+                            .exact = true,
+                            .logit_scale = 0.25f});
+  LensOnDevice lens(lens_case);
+  EXPECT_EQ(lens_case.Difference(lens.Run(lens_case.Batch()), lens_case.Reference()), "");
+  EXPECT_LE(lens.workspace_bytes(), LayOutLens({8, DType::kF32, 1024, 1024, 3, 0}, nullptr).bytes);
+}
+
+TEST(CudaLensTest, NothingAskedForIsNothingWritten) {
+  ExpectMatchesReference(
+      {.group_sizes = {4, 2}, .vocab = 300, .top_k = 0, .target_count = 0, .tracked = true});
+}
+
+TEST(CudaLensTest, HugeLogitsDoNotOverflow) {
+  const LensCase lens_case(
+      {.group_sizes = {5}, .hidden = 32, .vocab = 300, .exact = true, .logit_scale = 0x1p100f});
+  LensOnDevice lens(lens_case);
+  const LensResult got = lens.Run(lens_case.Batch());
+  for (size_t m = 0; m < 5; ++m) {
+    EXPECT_TRUE(std::isfinite(got.entropy[m]));
+    EXPECT_TRUE(std::isfinite(got.kl[m]));
+    EXPECT_TRUE(std::isfinite(got.target_logprobs[m]));
+  }
+}
+
+TEST(CudaLensTest, FinalRowDivergesFromItselfByExactlyNothing) {
+  const LensCase lens_case({.group_sizes = {5, 1, 3}, .hidden = 24, .vocab = 9000, .compute = DType::kBF16});
+  const LensBatch batch = lens_case.Batch();
+  LensOnDevice lens(lens_case);
+  const LensResult got = lens.Run(batch);
+  for (const int32_t row : batch.final_rows) EXPECT_EQ(got.kl[static_cast<size_t>(row)], 0);
+  for (const float kl : got.kl) EXPECT_GE(kl, 0);
+}
+
+// The target's logit of ranks is another product's than that of candidates; a candidate's rank is its place.
+TEST(CudaLensTest, TargetsAmongTheCandidatesHaveTheirRank) {
+  const LensCase lens_case(
+      {.group_sizes = {4}, .hidden = 160, .vocab = 5000, .top_k = 9, .compute = DType::kBF16});
+  LensBatch batch = lens_case.Batch();
+  LensOnDevice lens(lens_case);
+  const LensResult first = lens.Run(batch);
+  for (int32_t i = 0; i < 9; ++i) {
+    batch.targets = {first.top_ids[static_cast<size_t>(i)]};
+    const LensResult got = lens.Run(batch);
+    EXPECT_EQ(got.target_ranks[0], i + 1);
+    EXPECT_EQ(got.target_logprobs[0], first.top_logprobs[static_cast<size_t>(i)]);
+  }
+}
+
+TEST(CudaLensTest, TrackedTokensAgreeWithTheCandidates) {
+  const LensCase lens_case({.group_sizes = {6, 3}, .hidden = 64, .vocab = 1500, .tracked = true});
+  LensOnDevice lens(lens_case);
+  const LensResult got = lens.Run(lens_case.Batch());
+  size_t first_row = 0;
+  for (size_t g = 0; g < 2; ++g) {
+    const std::vector<int32_t>& ids = got.tracked_ids[g];
+    EXPECT_TRUE(std::is_sorted(ids.begin(), ids.end()));
+    const auto rows = static_cast<size_t>(lens_case.options().group_sizes[g]);
+    ASSERT_EQ(got.tracked_logprobs[g].size(), rows * ids.size());
+    for (size_t i = 0; i < rows * 5; ++i) {
+      const int32_t id = got.top_ids[first_row * 5 + i];
+      const auto place = static_cast<size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin());
+      ASSERT_LT(place, ids.size());
+      EXPECT_EQ(got.tracked_logprobs[g][i / 5 * ids.size() + place], got.top_logprobs[first_row * 5 + i]);
+    }
+    first_row += rows;
+  }
+}
+
+TEST(CudaLensTest, NaNRowsHurtNobodyElse) {
+  const LensCase lens_case({.group_sizes = {3, 3}, .hidden = 32, .vocab = 200, .tracked = true});
+  const LensBatch batch = lens_case.Batch();
+  LensOnDevice lens(lens_case);
+  const LensResult before = lens.Run(batch);
+  batch.rows.As<float>()[32] = std::numeric_limits<float>::quiet_NaN();  // in row 1
+  const LensResult got = lens.Run(batch);
+  EXPECT_TRUE(std::isnan(got.entropy[1]));
+  EXPECT_TRUE(std::isnan(got.kl[1]));
+  EXPECT_THAT(std::vector<int32_t>(got.top_ids.begin() + 5, got.top_ids.begin() + 10), testing::Each(-1));
+  for (const size_t m : {0u, 2u, 3u, 4u, 5u}) {
+    EXPECT_EQ(got.entropy[m], before.entropy[m]);
+    EXPECT_EQ(got.kl[m], before.kl[m]);
+  }
+}
+
+TEST(CudaLensTest, RefusesWhatItCannotServe) {
+  const LensCase lens_case({.group_sizes = {2}, .hidden = 8, .vocab = 50});
+  LensOnDevice lens(lens_case);
+  LensBatch batch = lens_case.Batch();
+  batch.top_k = kLensMaxTopK + 1;
+  EXPECT_EQ(lens.TryRun(batch).status().code(), absl::StatusCode::kInvalidArgument);
+  const LensHead large = {nullptr, DType::kBF16, kLensMaxVocab + 1, 8, 8};
+  EXPECT_EQ(CheckLensLimits(lens_case.Batch(), large).code(), absl::StatusCode::kInvalidArgument);
+  LensBatch tracked;
+  tracked.tracked = true;
+  tracked.top_k = 10;
+  tracked.final_rows = {0};
+  tracked.row_info.resize(500);
+  const LensHead head = {nullptr, DType::kBF16, 128'256, 8192, 8192};
+  EXPECT_EQ(CheckLensLimits(tracked, head), absl::OkStatus());
+  tracked.row_info.resize(1000);  // 10 million values
+  EXPECT_EQ(CheckLensLimits(tracked, head).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Llama-3.1 8B and 70B, Qwen3 4B, 14B and 32B, in both dtypes, with the most that can be asked for.
+TEST(CudaLensTest, AWorkspaceOfAnyBatchStaysWithinItsLimit) {
+  for (const int64_t hidden : {2560, 4096, 5120, 8192}) {
+    for (const DType dtype : {DType::kBF16, DType::kF32}) {
+      const int64_t rows = LensTileRows(hidden, dtype);
+      EXPECT_GE(rows, dtype == DType::kBF16 ? 1024 : 512);
+      for (const int64_t top_k : {10, int{kLensMaxTopK}}) {
+        const LensShape shape = {hidden, dtype, rows, rows, top_k, kLensMaxTargets};
+        EXPECT_LE(LayOutLens(shape, nullptr).bytes, kLensWorkspaceLimit) << hidden;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sextant::cuda
