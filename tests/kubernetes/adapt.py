@@ -8,6 +8,8 @@ import pathlib
 from manifests import Manifest
 
 DROPPED_FROM_PODS = ("topologySpreadConstraints", "automountServiceAccountToken", "enableServiceLinks")
+# In some form or other.
+PLAYED_KINDS = ("ConfigMap", "Deployment", "PersistentVolumeClaim", "Service", "StatefulSet")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 
 
@@ -34,6 +36,8 @@ class Adapter:
         self.manifests = manifests
         self.models = models
         self.changes: dict[str, None] = {}
+        left_out = sorted({m["kind"] for m in manifests} - set(PLAYED_KINDS))
+        self._changed(f"{', '.join(left_out)}: not played (podman enforces none of them)")
         # The first address is the bridge's own.
         self._free = iter(list(network.hosts())[9:])
         self._addresses: dict[str, str] = {}
@@ -95,16 +99,17 @@ class Adapter:
         spec["volumes"] = volumes
         spec["hostAliases"] = self._host_aliases()
         spec["hostname"] = name
-        for key in DROPPED_FROM_PODS:
-            if spec.pop(key, None) is not None:
-                self._changed(f"{key}: left out (nothing to spread over, no API server)")
+        for key in [key for key in DROPPED_FROM_PODS if key in spec]:
+            del spec[key]
+            self._changed(f"{key}: left out (no scheduler, no API server)")
         container = spec["containers"][0]
         container["image"] = f"localhost/{container['image']}"
         probes = {probe: container.pop(probe) for probe in PROBES if probe in container}
         self._changed("probes: asked by this test as a kubelet would (podman runs them with curl inside the image and systemd timers)")
         if container.pop("lifecycle", None):
             self._changed("preStop: left out (podman has no hooks)")
+        ports = {p["name"]: p["containerPort"] for p in container.pop("ports", [])}
+        self._changed("container ports: left out (podman would open them on this machine; the pods have addresses)")
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-        maps = [{k: v for k, v in m.items()} for m in self.manifests if m["kind"] == "ConfigMap"]
-        ports = {p["name"]: p["containerPort"] for p in container.get("ports", [])}
+        maps = [m for m in self.manifests if m["kind"] == "ConfigMap"]
         return PlayedPod(name, workload, self.address(name), [*maps, *claims, pod], probes, ports)

@@ -50,13 +50,31 @@ def opened_ports(binary: str, given: dict[str, str]) -> set[int]:
     http = int(values["http_port"])
     if http == -1:
         http = int(values["port"]) + 1000
-    return ports | set(range(http, http + int(values.get("ranks", 1))))
+    ranks, hosts, host = (int(values.get(name, default)) for name, default in (("ranks", 1), ("nodes", 1), ("node_rank", 0)))
+    own = range(ranks * host // hosts, ranks * (host + 1) // hosts)
+    if hosts > 1:
+        # Host 0 serves, and listens for the others at two ports.
+        first = int(values["leader"].rpartition(":")[2])
+        ports = ports | {first, first + 1} if host == 0 else set()
+    return ports | {http + rank for rank in own}
+
+
+def placed_in_group(pod: PodTemplate, arguments: dict[str, str]) -> dict[str, str]:
+    """With the variables that a LeaderWorkerSet of two pods gives to the first pod of a group, or to the second."""
+    index = "0" if pod.name.endswith("/leaderTemplate") else "1"
+    values = {"$(LWS_GROUP_SIZE)": "2", "$(LWS_WORKER_INDEX)": index, "$(LWS_LEADER_ADDRESS)": "leader"}
+    for variable, value in values.items():
+        arguments = {name: text.replace(variable, value) for name, text in arguments.items()}
+    return arguments
 
 
 def address_problems(name: str, value: str, manifests: list[Manifest]) -> list[str]:
     """An address in a flag is the name of a Service, or of a pod of a headless one, with a port that it has."""
     services = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "Service"}
-    sets = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] == "StatefulSet"}
+    sets = {m["metadata"]["name"]: m["spec"] for m in manifests if m["kind"] in ("StatefulSet", "LeaderWorkerSet")}
+    # Their controller makes a headless Service of the same name.
+    for name in (m["metadata"]["name"] for m in manifests if m["kind"] == "LeaderWorkerSet"):
+        services[name] = {"clusterIP": "None", "ports": [{"port": 7710}]}
     found, pods = [], set()
     for address in value.split(","):
         host, _, port = address.rpartition(":")
@@ -81,6 +99,8 @@ def container_problems(pod: PodTemplate, container: dict, manifests: list[Manife
         return [] if pod.component == "model-loader" else [f"{binary!r} is no service"]
     flags = known_flags(binary)
     given, found = settings(container, config_maps(manifests))
+    if pod.kind == "LeaderWorkerSet":
+        given = placed_in_group(pod, given)
     found += [f"{binary} knows no flag --{name}" for name in given if name not in flags or name in SET_BY_SUPERVISOR]
     if found:
         return found
@@ -91,12 +111,12 @@ def container_problems(pod: PodTemplate, container: dict, manifests: list[Manife
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         if probe in container:
             port = container[probe]["httpGet"]["port"]
-            if named.get(port, port) not in opened or str(port).startswith("grpc"):
+            if named.get(port, port) not in opened or not str(port).startswith("http"):
                 found.append(f"{probe} asks port {port}, which speaks no HTTP")
     for name in ADDRESS_FLAGS & given.keys():
         found += address_problems(name, given[name], manifests)
     mounts = [m["mountPath"] for m in container.get("volumeMounts", [])]
-    for name in ("model", "data_dir", "digest_cache_dir"):
+    for name in ("model", "data_dir", "digest_cache_dir", "group_token_file"):
         if given.get(name) and not any(given[name] == m or given[name].startswith(m + "/") for m in mounts):
             found.append(f"--{name}={given[name]} is on no volume")
     return found

@@ -9,6 +9,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BASE_IMAGE = "localhost/debian:bookworm-slim"
+# By target of deploy/Dockerfile.
+IMAGES = {"cpu": "localhost/sextant:0.1.0", "gpu": "localhost/sextant-gpu:0.1.0"}
 # crun, podman's default, may not raise limits in every machine; runc takes them as they are.
 SETTINGS = """\
 [containers]
@@ -55,7 +57,7 @@ class ContainerTools:
         return output
 
     def podman(self, *arguments: str, timeout_s: float = 120) -> str:
-        return self._run(["podman", *self.storage, *arguments], timeout_s)
+        return self._run(["podman", *self.storage, "--network-config-dir", str(self.folder / "networks"), *arguments], timeout_s)
 
     def has_image(self, name: str) -> bool:
         command = ["podman", *self.storage, "image", "exists", name]
@@ -68,7 +70,11 @@ class ContainerTools:
     def build(self, target: str, name: str, arguments: dict[str, str]) -> None:
         """Builds a target of deploy/Dockerfile; the whole output is in `folder`/build-TARGET.log."""
         options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
-        self._run(["buildah", *self.storage, "bud", "--isolation", "chroot", "--layers", "--pull-never", *options, "--target", target,
+        # This machine's own compile cache, if there is one, instead of an empty one of the build's.
+        cache = pathlib.Path(os.environ.get("CCACHE_DIR", pathlib.Path.home() / ".cache/ccache"))
+        if cache.is_dir():
+            options.append(f"--volume={cache}:/ccache")
+        self._run(["buildah", *self.storage, "bud", "--isolation", "chroot", "--format", "docker", "--layers", "--pull-never", *options, "--target", target,
                    "-f", str(ROOT / "deploy/Dockerfile"), "-t", name, str(ROOT)], timeout_s=3600, log=self.folder / f"build-{target}.log")
 
     def image_bytes(self, name: str) -> int:
@@ -85,8 +91,8 @@ def main() -> int:
     tools = ContainerTools(ROOT / "build/containers")
     if not tools.has_image(BASE_IMAGE):
         tools.make_base()
-    name = f"localhost/sextant:0.1.0-{target}"
-    tools.build(target, name, {"BASE": BASE_IMAGE})
+    name = IMAGES[target]
+    tools.build(target, name, {"BASE": BASE_IMAGE} | dict(pair.split("=", 1) for pair in sys.argv[2:]))
     print(f"{name}: {tools.image_bytes(name) / 1e6:.0f} MB")
     return 0
 

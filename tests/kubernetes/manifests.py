@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
 # Overlays that are whole suites, and additions that are applied beside one.
-SUITES = ["cpu"]
-ADDITIONS = []
+SUITES = ["cpu", "gpu"]
+ADDITIONS = ["keda", "hpa", "monitoring"]
 
 Manifest = dict
 COMPONENT = "app.kubernetes.io/component"

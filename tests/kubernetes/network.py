@@ -14,6 +14,20 @@ EDGES = {
     ("shard-worker", "ns:kube-system", 53),
     ("lens-decoder", "ns:kube-system", 53),
 }
+# What an overlay opens beside them; 0 is every port.
+ADDED_EDGES = {
+    "gpu-multi-node": {("shard-worker", "shard-worker", 0)},
+    "keda": {("ns:keda", "capture", 7720)},
+    "hpa": set(),
+    "monitoring": {
+        ("ns:monitoring", "gateway", 8700),
+        ("ns:monitoring", "shard-worker", 8711),
+        ("ns:monitoring", "shard-worker", 8712),
+        ("ns:monitoring", "capture", 8720),
+        ("ns:monitoring", "steering-registry", 8730),
+        ("ns:monitoring", "lens-decoder", 8740),
+    },
+}
 
 Edge = tuple[str, str, int]
 
@@ -21,12 +35,15 @@ Edge = tuple[str, str, int]
 def open_connections(manifests: list[Manifest]) -> set[Edge]:
     """The edges that both ends allow. A pod that no policy selects in a direction is open in it, as Kubernetes has it."""
     policies = [m["spec"] for m in manifests if m["kind"] == "NetworkPolicy"]
-    pods = {pod.component: pod for pod in pod_templates(manifests)}
+    templates = list(pod_templates(manifests))
+    pods = {pod.component: pod for pod in templates}
 
-    def number(component: str, port: int | str) -> int:
-        if isinstance(port, int):
-            return port
-        return next(p["containerPort"] for c in pods[component].containers() for p in c.get("ports", []) if p["name"] == port)
+    def numbers(component: str, port: dict) -> set[int]:
+        """A named port is that of the pods that have it."""
+        if isinstance(port["port"], int):
+            return set(range(port["port"], port.get("endPort", port["port"]) + 1))
+        containers = [c for pod in templates if pod.component == component for c in pod.containers()]
+        return {p["containerPort"] for c in containers for p in c.get("ports", []) if p["name"] == port["port"]}
 
     def peers(rule_peers: list[dict] | None) -> set[str]:
         if not rule_peers:
@@ -50,9 +67,7 @@ def open_connections(manifests: list[Manifest]) -> set[Edge]:
             for peer in peers(rule.get(side)):
                 # Ports are the receiver's.
                 receiver = component if direction == "Ingress" else peer
-                for port in rule.get("ports", [{"port": 0}]):
-                    first = number(receiver, port["port"])
-                    pairs |= {(peer, p) for p in range(first, port.get("endPort", first) + 1)}
+                pairs |= {(peer, number) for port in rule.get("ports", [{"port": 0}]) for number in numbers(receiver, port)}
         return pairs
 
     def permits(pairs: set[tuple[str, int]], peer: str, port: int) -> bool:

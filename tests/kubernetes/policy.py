@@ -110,6 +110,12 @@ def selector_problems(manifests: list[Manifest], pods: list[PodTemplate]) -> lis
                 found.append(f"{where}: does not select its own pods")
         elif kind in ("PodDisruptionBudget", "PodMonitor"):
             check(where, spec["selector"])
+        elif kind in ("ScaledObject", "HorizontalPodAutoscaler"):
+            target = spec["scaleTargetRef"]
+            scaled = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == (target["kind"], target["name"])]
+            if not scaled:
+                found.append(f"{where}: there is no {target['kind']} {target['name']}")
+            found += [f"{where}: every kubectl apply would reset the replicas of {target['name']}" for m in scaled if "replicas" in m["spec"]]
         elif kind == "NetworkPolicy":
             check(where, spec["podSelector"])
             for rule in [*spec.get("ingress", []), *spec.get("egress", [])]:

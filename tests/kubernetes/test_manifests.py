@@ -10,7 +10,7 @@ import pytest
 import yaml
 from command_line import command_line_problems
 from manifests import ADDITIONS, K8S, SUITES, Manifest, pod_templates, render
-from network import EDGES, open_connections
+from network import ADDED_EDGES, EDGES, open_connections
 from policy import policy_problems
 from schema import schema_problems
 
@@ -18,15 +18,19 @@ OVERLAYS = K8S / "overlays"
 
 
 @pytest.fixture(scope="session")
-def overlays() -> dict[str, list[Manifest]]:
+def rendered() -> dict[str, list[Manifest]]:
+    return {name: render(OVERLAYS / name) for name in [*SUITES, *ADDITIONS]}
+
+
+@pytest.fixture(scope="session")
+def overlays(rendered) -> dict[str, list[Manifest]]:
     """Every suite alone, and with each addition that is applied beside it."""
-    suites = {name: render(OVERLAYS / name) for name in SUITES}
-    additions = {name: render(OVERLAYS / name) for name in ADDITIONS}
-    return suites | {f"{suite}+{name}": suites[suite] + added for suite in suites for name, added in additions.items()}
+    pairs = {f"{suite}+{added}": rendered[suite] + rendered[added] for suite in SUITES for added in ADDITIONS}
+    return {name: rendered[name] for name in SUITES} | pairs
 
 
-def network_problems(manifests: list[Manifest], added: frozenset = frozenset()) -> list[str]:
-    found, wanted = open_connections(manifests), EDGES | added
+def network_problems(manifests: list[Manifest], added: str | None = None) -> list[str]:
+    found, wanted = open_connections(manifests), EDGES | ADDED_EDGES.get(added, set())
     return [f"open: {edge}" for edge in sorted(found - wanted)] + [f"closed: {edge}" for edge in sorted(wanted - found)]
 
 
@@ -42,8 +46,8 @@ def test_every_overlay_is_looked_at() -> None:
     assert {path.parent.name for path in OVERLAYS.glob("*/kustomization.yaml")} == {*SUITES, *ADDITIONS}
 
 
-def test_schemas(overlays) -> None:
-    problems = {name: schema_problems(manifests) for name, manifests in overlays.items()}
+def test_schemas(rendered) -> None:
+    problems = {name: schema_problems(manifests) for name, manifests in rendered.items()}
     assert not any(problems.values()), problems
 
 
@@ -58,7 +62,8 @@ def test_command_lines(overlays) -> None:
 
 
 def test_network_allows_exactly_the_edges(overlays) -> None:
-    problems = {name: network_problems(overlays[name]) for name in SUITES}
+    problems = {name: network_problems(overlays[name], name) for name in SUITES}
+    problems |= {f"cpu+{name}": network_problems(overlays[f"cpu+{name}"], name) for name in ADDITIONS}
     assert not any(problems.values()), problems
 
 
@@ -142,7 +147,22 @@ def moved_service(manifests: list[Manifest]) -> None:
     of(manifests, "Service", "steering-registry")["spec"]["ports"][0]["port"] = 7731
 
 
+def other_target(manifests: list[Manifest]) -> None:
+    of(manifests, "ScaledObject", "lens-decoder")["spec"]["scaleTargetRef"]["name"] = "lens-decoders"
+
+
+def fixed_replicas(manifests: list[Manifest]) -> None:
+    of(manifests, "Deployment", "lens-decoder")["spec"]["replicas"] = 2
+
+
+def wrong_trigger(manifests: list[Manifest]) -> None:
+    del of(manifests, "ScaledObject", "lens-decoder")["spec"]["triggers"][0]["metadata"]["scalerAddress"]
+
+
 BROKEN_SUITES = {
+    "nothing to scale": (policy_problems, "there is no Deployment lens-decoders", other_target),
+    "replicas fixed": (policy_problems, "would reset the replicas", fixed_replicas),
+    "a trigger without an address": (schema_problems, "scalerAddress", wrong_trigger),
     "an edge is closed": (network_problems, "closed: ('lens-decoder', 'capture', 7720)", without_edge),
     "capture may call out": (network_problems, "open: ('capture', '*', 0)", without_deny),
     "anybody may call capture": (network_problems, "open: ('*', 'capture', 7720)", open_capture),
@@ -157,6 +177,6 @@ BROKEN_SUITES = {
 @pytest.mark.parametrize("case", BROKEN_SUITES)
 def test_a_broken_suite_is_refused(overlays, case: str) -> None:
     check, words, change = BROKEN_SUITES[case]
-    manifests = copy.deepcopy(overlays["cpu"])
+    manifests = copy.deepcopy(overlays["cpu+keda" if change in (other_target, fixed_replicas, wrong_trigger) else "cpu"])
     change(manifests)
     assert any(words in problem for problem in check(manifests)), check(manifests)
