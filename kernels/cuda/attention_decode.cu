@@ -81,9 +81,9 @@ __device__ void Score(const DeviceBF16* key, const float (*queries)[kHeadDim], b
   for (int h = 0; h < kHeads; ++h) scores[h] = exists ? sums[h] : -INFINITY;
 }
 
-// grid (parts, kv_heads * head groups, rows)
+// grid (parts, kv_heads * head groups, rows). Shared memory allows three blocks on a processor.
 template <int kHeadDim, int kHeads>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     DecodeKernel(AttentionRows rows, PagedKv kv, int parts, int head_groups, Scratch scratch) {
   constexpr int kBlockHeads = kHalves * kHeads;
   constexpr int kHeadsPerWarp = (kBlockHeads + kWarps - 1) / kWarps;

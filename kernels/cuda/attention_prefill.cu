@@ -152,7 +152,7 @@ struct Softmax {
 
 // grid (blocks of all runs, kv_heads)
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads) PrefillKernel(AttentionRows rows, PagedKv kv, Runs runs) {
+__global__ void __launch_bounds__(kThreads, 2) PrefillKernel(AttentionRows rows, PagedKv kv, Runs runs) {
   constexpr int kFragments = kHeadDim / 16;
   SEXTANT_DYNAMIC_SHARED(char, memory);
   auto& shared = *reinterpret_cast<PrefillShared<kHeadDim>*>(memory);

@@ -45,8 +45,8 @@ struct FinishShared {
   int ids[2 * kLensMaxTopK];
 };
 
-// grid (slots)
-__global__ void __launch_bounds__(kThreads)
+// grid (slots). Few rows make few blocks, so registers are not scarce.
+__global__ void __launch_bounds__(kThreads, 4)
     FinishKernel(LensTileView tile, States states, LensTileResults results) {
   SEXTANT_SHARED(FinishShared, shared, );
   const int slot = blockIdx.x;
@@ -57,7 +57,9 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t first_top = static_cast<int64_t>(info.out) * tile.top_k;
 
   int total = 0;
-  for (int s = 0; s < states.count; ++s) {
+#pragma unroll
+  for (int s = 0; s < 2; ++s) {
+    if (s == states.count) break;
     const int count = states.of[s].sums[slot].top_count;
     for (int i = threadIdx.x; i < count; i += kThreads) {
       shared.logits[total + i] = states.of[s].top_logits[static_cast<int64_t>(slot) * tile.top_k + i];
@@ -91,8 +93,8 @@ __global__ void __launch_bounds__(kThreads)
       continue;
     }
     const int64_t at = static_cast<int64_t>(slot) * tile.target_count + t;
-    const int owner = id / kLensBlockSize % 2;  // blocks alternate
-    const float logit = states.of[owner].target_logits[at];
+    const bool second = id / kLensBlockSize % 2 == 1;  // blocks alternate
+    const float logit = second ? states.of[1].target_logits[at] : states.of[0].target_logits[at];
     int greater = states.of[0].greater[at] + (states.count == 2 ? states.of[1].greater[at] : 0);
     // Ranks were counted against the target's logit of another product. Among the candidates they are exact.
     int above = 0;

@@ -80,7 +80,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     float sums[kRows];
     Dots<T>(x + slot * products.x_stride, products.x_stride, count, head, products.hidden,
             Aligned<T>(products), sums);
-    for (int r = 0; r < count && threadIdx.x % 32 == 0; ++r) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= count || threadIdx.x % 32 != 0) break;
       logits[(segment.first_slot + slot + r) * tile.target_count + target] = sums[r];
     }
   }
@@ -102,7 +104,9 @@ __global__ void __launch_bounds__(kWarps * 32)
     const T* x = static_cast<const T*>(products.x) + (segment.first_slot + slot) * products.x_stride;
     float sums[kRows];
     Dots<T>(x, products.x_stride, count, head, products.hidden, Aligned<T>(products), sums);
-    for (int r = 0; r < count; ++r) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (r >= count) break;
       const int row = segment.first_slot + slot + r;
       float* out = logprobs + segment.first_tracked + static_cast<int64_t>(slot + r) * id_count + at;
       if (lane == 0) *out = static_cast<float>(sums[r] - results.log_sum_exps[row]);

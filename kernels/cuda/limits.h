@@ -1,0 +1,30 @@
+// What the CUDA kernels can serve, asked before anything is loaded.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "kernels/dtype.h"
+
+namespace sextant::cuda {
+
+// The numbers of one device's share of a model that a kernel depends on.
+struct ShardShape {
+  DType dtype = DType::kBF16;  // of matrices, keys and values
+  int64_t hidden = 0;
+  int64_t q_heads = 0;   // of this shard
+  int64_t kv_heads = 0;  // of this shard
+  int64_t head_dim = 0;
+  int64_t feed_forward = 0;  // of this shard
+  int64_t vocab = 0;         // of the whole model: rank 0 samples, lenses read all of it
+  int64_t kv_block_size = 0;
+  int64_t kv_block_count = 0;
+  int64_t max_positions = 0;  // of a sequence
+  int64_t max_rows = 0;       // of a step
+};
+
+// OK, or INVALID_ARGUMENT naming the number that no kernel serves. Anything OK is served by every operation;
+// what is fast is said by HasTensorKernels().
+absl::Status CheckShapes(const ShardShape& shape);
+
+}  // namespace sextant::cuda
