@@ -34,6 +34,8 @@ struct EngineLimits {
   int32_t max_batch_rows = 512;
   int32_t max_sequences = 32;
   int32_t max_queued = 256;
+  // A request that would wait longer for its turn, by what is known, is refused at once.
+  absl::Duration max_queue_wait = absl::InfiniteDuration();
   // Capture ring of each rank, in slots of one row.
   int32_t ring_slot_count = 0;
   absl::Duration capture_stall_timeout = absl::Seconds(30);

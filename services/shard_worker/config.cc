@@ -30,6 +30,10 @@ ABSL_FLAG(int, http_port, 8711,
 ABSL_FLAG(int, max_batch_rows, 512, "Positions run in one step, of all sequences together.");
 ABSL_FLAG(int, max_sequences, 32, "Sequences that run at a time.");
 ABSL_FLAG(int, max_queued, 256, "Requests that wait at most; more are answered QUEUE_FULL.");
+ABSL_FLAG(
+    absl::Duration, max_queue_wait, absl::Seconds(30),
+    "A request that would wait longer for its turn, by how long others stay, is answered QUEUE_FULL at once. "
+    "Set it below what callers accept as time to the first token.");
 ABSL_FLAG(int, max_position_count, 0,
           "Longest sequence, prompt and generated. 0: the model's context, at most 8192.");
 ABSL_FLAG(int, kv_block_size, 16, "Positions of one KV block.");
@@ -82,6 +86,7 @@ absl::Status Check(const WorkerConfig& config) {
     return Invalid("--max_batch_rows must be --max_sequences to 65536");
   }
   if (config.max_queued < 1) return Invalid("--max_queued must be at least 1");
+  if (config.max_queue_wait < absl::ZeroDuration()) return Invalid("--max_queue_wait must not be negative");
   if (config.max_position_count < 0) return Invalid("--max_position_count must not be negative");
   if (config.kv_block_size < 1 || config.kv_block_size > 1024)
     return Invalid("--kv_block_size must be 1 to 1024");
@@ -109,6 +114,7 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   config.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
   config.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   config.max_queued = absl::GetFlag(FLAGS_max_queued);
+  config.max_queue_wait = absl::GetFlag(FLAGS_max_queue_wait);
   config.max_position_count = absl::GetFlag(FLAGS_max_position_count);
   config.kv_block_size = absl::GetFlag(FLAGS_kv_block_size);
   config.kv_block_count = absl::GetFlag(FLAGS_kv_blocks);

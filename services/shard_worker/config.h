@@ -26,6 +26,7 @@ struct WorkerConfig {
   int max_batch_rows = 0;
   int max_sequences = 0;
   int max_queued = 0;
+  absl::Duration max_queue_wait = absl::InfiniteDuration();
   int max_position_count = 0;  // 0: the model's, at most 8192
   int kv_block_size = 16;
   int kv_block_count = 0;      // 0: as kv_cache_bytes says

@@ -1,6 +1,7 @@
 // Every error the shard worker answers with.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -42,9 +43,13 @@ inline absl::Status NotFinite(int32_t token_index, bool steered) {
       absl::StrCat(what, "; the weights may be damaged, or the dtype too narrow: try --dtype=float32"));
 }
 
-inline absl::Status QueueFull(int64_t waiting) {
-  return MakeError(absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
-                   absl::StrCat(waiting, " requests are waiting already; try again later"), absl::Seconds(1));
+// `wait`: how long one more would wait; zero: unknown.
+inline absl::Status QueueFull(int64_t waiting, absl::Duration wait) {
+  return MakeError(
+      absl::StatusCode::kResourceExhausted, "QUEUE_FULL",
+      absl::StrCat(waiting, " requests are waiting and the next one would wait ",
+                   absl::FormatDuration(absl::Trunc(wait, absl::Milliseconds(1))), "; try again later"),
+      std::clamp(wait, absl::Seconds(1), absl::Minutes(1)));
 }
 
 // ---- the capture service

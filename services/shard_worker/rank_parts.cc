@@ -38,6 +38,7 @@ EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const T
   limits.max_batch_rows = config.max_batch_rows;
   limits.max_sequences = config.max_sequences;
   limits.max_queued = config.max_queued;
+  limits.max_queue_wait = config.max_queue_wait;
   limits.ring_slot_count =
       static_cast<int32_t>(std::clamp<int64_t>(config.ring_bytes / RingSlotBytes(limits), 1, 1 << 30));
   limits.capture_stall_timeout = config.capture_stall_timeout;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "kernels/status_macros.h"
 #include "services/shard_worker/errors.h"
 
 namespace sextant {
@@ -25,8 +26,7 @@ Scheduler::Scheduler(const EngineLimits& limits, int64_t epoch, SchedulerDeps de
 }
 
 absl::StatusOr<int64_t> Scheduler::Submit(AdmittedRequest request, std::shared_ptr<CallOutput> output) {
-  if (static_cast<int32_t>(queue_.size()) >= limits_.max_queued)
-    return worker_errors::QueueFull(queue_.size());
+  SEXTANT_RETURN_IF_ERROR(CheckQueue());
   if (request.captured) {
     const std::string& address = request.message.capture_address();
     if (!by_capture_.empty() && address != capture_address_) {
@@ -53,6 +53,17 @@ absl::StatusOr<int64_t> Scheduler::Submit(AdmittedRequest request, std::shared_p
   queue_.push_back(id);
   sequences_[id] = std::move(sequence);
   return id;
+}
+
+absl::Status Scheduler::CheckQueue() const {
+  const auto waiting = static_cast<int64_t>(queue_.size());
+  // Slots that the next plan gives back are as good as free.
+  const int64_t free = slots_.free_count() + static_cast<int64_t>(released_slots_.size());
+  const int64_t ahead = waiting - (blocks_short_ ? 0 : free);
+  const absl::Duration wait =
+      ahead < 0 ? absl::ZeroDuration() : queue_estimate_.Wait(ahead, slots_.size() - free);
+  if (waiting < limits_.max_queued && wait <= limits_.max_queue_wait) return absl::OkStatus();
+  return worker_errors::QueueFull(waiting, wait);
 }
 
 void Scheduler::Cancel(int64_t id) {
@@ -136,7 +147,8 @@ void Scheduler::AdmitQueued(absl::Time now, Plan& plan) {
     const int32_t positions = sequence.request.max_position_count();
     const int32_t blocks = (positions + limits_.kv_block_size - 1) / limits_.kv_block_size;
     // Strictly in order: a long request must not be passed over for ever by short ones.
-    if (blocks > kv_blocks_.free_count()) return;
+    blocks_short_ = blocks > kv_blocks_.free_count();
+    if (blocks_short_) return;
     queue_.pop_front();
     sequence.slot = slots_.Take();
     sequence.kv_blocks = kv_blocks_.Take(blocks);
@@ -233,6 +245,8 @@ void Scheduler::FinishGeneration(Sequence& sequence, sextant::v1::FinishReason r
 
 void Scheduler::FreeSlot(Sequence& sequence) {
   if (sequence.slot < 0) return;
+  queue_estimate_.Left(deps_.clock->Now() - sequence.admitted);
+  blocks_short_ = false;
   kv_blocks_.GiveBack(sequence.kv_blocks);
   sequence.kv_blocks.clear();
   released_slots_.push_back(sequence.slot);

@@ -18,6 +18,7 @@
 #include "kernels/backend.h"
 #include "services/shard_worker/capture_control.h"
 #include "services/shard_worker/index_pool.h"
+#include "services/shard_worker/queue_estimate.h"
 #include "services/shard_worker/sequence.h"
 #include "sextant/internal/v1/plan.pb.h"
 
@@ -94,6 +95,8 @@ class Scheduler {
  private:
   using Plan = sextant::internal::v1::Plan;
 
+  // RESOURCE_EXHAUSTED QUEUE_FULL when one more request would be too many, or wait too long.
+  absl::Status CheckQueue() const;
   void EndStarved(absl::Time now);
   void AdmitQueued(absl::Time now, Plan& plan);
   void TakeMarks(Plan& plan);
@@ -123,6 +126,9 @@ class Scheduler {
   int64_t step_ = 0;
   std::map<int64_t, std::unique_ptr<Sequence>> sequences_;
   std::deque<int64_t> queue_;
+  QueueEstimate queue_estimate_;
+  // The head of the queue waits for KV blocks, though there are slots.
+  bool blocks_short_ = false;
   absl::flat_hash_map<std::string, int64_t> by_capture_;
   // Of all captures alive; the ring has one reader.
   std::string capture_address_;

@@ -173,6 +173,31 @@ TEST(SchedulerTest, RefusesWhenTheQueueIsFull) {
   EXPECT_EQ(world.Submit(Request(3, 3), std::make_shared<CallOutput>()), -1);
 }
 
+TEST(SchedulerTest, RefusesWhoWouldWaitTooLong) {
+  EngineLimits limits = SmallEngine();
+  limits.max_queue_wait = absl::Seconds(2);
+  SimulatedWorld world(limits, 1);
+  const auto submit = [&world] { return world.Submit(Request(4, 6), std::make_shared<CallOutput>()) > 0; };
+  const auto step = [&world] {
+    ASSERT_TRUE(world.Step());
+    world.clock().Advance(absl::Seconds(1));
+  };
+  // Nothing is known before anybody has left.
+  for (int i = 0; i < 8; ++i) EXPECT_TRUE(submit());
+  while (!world.scheduler().idle()) step();
+  // Four run, each stayed five steps of a second: one leaves every 1.25 s, so that one may wait, not two.
+  for (int i = 0; i < 4; ++i) EXPECT_TRUE(submit());
+  while (world.scheduler().counts().queued > 0) step();
+  EXPECT_TRUE(submit());
+  EXPECT_FALSE(submit());
+  auto admitted = CheckRequest(Request(4, 6), limits);
+  const auto refused = world.scheduler().Submit(*std::move(admitted), std::make_shared<CallOutput>());
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(ErrorRetryAfter(refused.status()), absl::Seconds(2.5));
+  while (!world.scheduler().idle()) step();
+  EXPECT_TRUE(submit()) << "an idle engine refuses nobody";
+}
+
 TEST(SchedulerTest, GroupLossEndsEveryCall) {
   SimulatedWorld world(SmallEngine(), 1);
   std::vector<std::shared_ptr<CallOutput>> outputs;
