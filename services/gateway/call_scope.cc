@@ -32,6 +32,7 @@ absl::Status CallScope::admitted() const {
 grpc::Status CallScope::End(const absl::Status& status) {
   metrics_.Count(method_, status);
   if (method_ == "Generate") metrics_.GenerateTook(absl::Now() - start_);
+  if (absl::IsResourceExhausted(status)) metrics_.RefusalTook(absl::Now() - start_);
   const bool ours = absl::IsInternal(status) || absl::IsDataLoss(status) || absl::IsUnknown(status);
   Log(ours ? LogLevel::kError : LogLevel::kInfo, "call ended",
       {{"request_id", request_id_},

@@ -39,7 +39,9 @@ GatewayMetrics::GatewayMetrics(prometheus::Registry& registry)
       first_token_(Seconds(registry, "sextant_gateway_time_to_first_token_seconds",
                            "From the call's start to its first token.")),
       generate_(Seconds(registry, "sextant_gateway_generate_duration_seconds",
-                        "From the start to the end of a Generate call.")) {}
+                        "From the start to the end of a Generate call.")),
+      refusal_(Seconds(registry, "sextant_gateway_refusal_seconds",
+                       "From the start to the end of a call that was answered RESOURCE_EXHAUSTED.")) {}
 
 void GatewayMetrics::Count(absl::string_view method, const absl::Status& status) {
   requests_.Add({{"method", std::string(method)}, {"code", absl::StatusCodeToString(status.code())}})

@@ -22,6 +22,8 @@ class GatewayMetrics {
   void GeneratedToken() { generated_tokens_.Increment(); }
   void FirstToken(absl::Duration since_start) { first_token_.Observe(absl::ToDoubleSeconds(since_start)); }
   void GenerateTook(absl::Duration time) { generate_.Observe(absl::ToDoubleSeconds(time)); }
+  // A call was answered RESOURCE_EXHAUSTED.
+  void RefusalTook(absl::Duration time) { refusal_.Observe(absl::ToDoubleSeconds(time)); }
   // Positions whose readings were sent on to a client.
   void ReadingsForwarded(int64_t positions) { readings_.Increment(static_cast<double>(positions)); }
   void ReadingsMissing(int64_t positions) { missing_.Increment(static_cast<double>(positions)); }
@@ -37,6 +39,7 @@ class GatewayMetrics {
   prometheus::Counter& repeats_;
   prometheus::Histogram& first_token_;
   prometheus::Histogram& generate_;
+  prometheus::Histogram& refusal_;
 };
 
 }  // namespace sextant
