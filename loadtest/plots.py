@@ -33,3 +33,40 @@ def latencies(report: dict, path: pathlib.Path) -> None:
     if axes.get_legend_handles_labels()[0]:
         axes.legend()
     save(figure, path)
+
+
+def sweep(points: list[dict], path: pathlib.Path) -> None:
+    """Goodput, answers and refusals against offered load, in parts of capacity, and what the answered requests felt."""
+    figure, (rates, times) = pyplot.subplots(1, 2, figsize=(9, 3.6))
+    points = sorted(points, key=lambda p: p["offered"] / p["capacity"])
+    offered = [p["offered"] / p["capacity"] for p in points]
+    for key, style in (("goodput", {"marker": "o"}), ("refused", {"marker": "x", "linestyle": "--"})):
+        rates.plot(offered, [p[key] / p["capacity"] for p in points], label=key, **style)
+    rates.axhline(0.9, color="grey", linewidth=0.8)
+    rates.set_ylabel("requests / capacity")
+    for key, label in (("first_token_p50", "time to first token, p50"), ("first_token_p90", "time to first token, p90"),
+                       ("inter_token_p50", "inter-token latency, p50"), ("refusal_p50", "refusal as the client sees it, p50")):
+        known = [(x, p[key]) for x, p in zip(offered, points) if p[key] is not None]
+        times.plot([x for x, _ in known], [y for _, y in known], marker="o", markersize=3, label=label)
+    times.set_yscale("log")
+    times.set_ylabel("ms")
+    for axes in (rates, times):
+        axes.set_xlabel("offered load / capacity")
+        axes.legend(fontsize=7)
+    save(figure, path)
+
+
+def memory(samples: dict[str, list[tuple[float, float]]], fits: dict, path: pathlib.Path) -> None:
+    """Resident memory of each process over time, with the line fitted after the warm-up."""
+    figure, axes = pyplot.subplots(figsize=(8, 4))
+    for name, points in samples.items():
+        (line,) = axes.plot([t / 60 for t, _ in points], [mib for _, mib in points], linewidth=1,
+                            label=f"{name}: {fits[name]['slope_mib_per_hour']:+.1f} ± {fits[name]['bound_mib_per_hour']:.1f} MiB/h")
+        begin, end, fit = fits[name]["from_s"], points[-1][0], fits[name]
+        axes.plot([begin / 60, end / 60], [fit["at_start_mib"] + fit["slope_mib_per_hour"] / 3600 * (t - begin) for t in (begin, end)],
+                  linestyle="--", linewidth=0.8, color=line.get_color())
+    axes.set_xlabel("minutes")
+    axes.set_ylabel("resident memory, MiB")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=7, ncol=2)
+    save(figure, path)

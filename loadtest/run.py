@@ -1,9 +1,11 @@
 """Brings up a suite, runs a scenario against it, writes a report (table, JSON, ledger, plots) and takes the suite down.
 
     loadtest/run chat                   one run as the scenario says
+    loadtest/run chat --sweep           offered load from half of capacity to five times of it
     loadtest/run mixed --rolling        every service is upgraded in turn while the load runs
+    loadtest/run mixed --soak 10m       memory of every process over time
 
-Exit status: 0 all is well, 2 something that must hold does not (the ledger is broken),
+Exit status: 0 all is well, 2 something that must hold does not (the ledger is broken, goodput falls, memory grows),
 1 the run could not be made, 130 interrupted. On failure and Ctrl-C the suite is taken down as well.
 """
 
@@ -13,7 +15,14 @@ import re
 import signal
 import sys
 
-from suite_load import GOOD, INTERRUPTED, ROOT, ClusterError, machine, run_load, scenario_path, suite
+try:
+    import plots
+except ImportError as error:
+    sys.exit(f"error: {error}; `deploy/setup venv plot` installs it")
+import rolling
+import soak
+import sweep
+from suite_load import INTERRUPTED, ROOT, ClusterError, machine, run_load, scenario_path, suite
 
 DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -30,13 +39,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="loadtest/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", help="a name in loadtest/scenarios, or a file")
     kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--sweep", action="store_true", help="measure capacity, then offer from half of it to five times")
     kind.add_argument("--rolling", action="store_true", help="upgrade every service in turn under load")
+    kind.add_argument("--soak", type=seconds, metavar="TIME", help="run for so long and watch memory")
     parser.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--decoders", type=int, default=1)
     parser.add_argument("--port", type=int, default=27700, help="base port of the suite (default 27700)")
-    parser.add_argument("--rate", type=float, help="requests a second, in place of the scenario's")
-    parser.add_argument("--duration", type=seconds, help="in place of the scenario's")
+    parser.add_argument("--rate", type=float, help="requests a second, in place of the scenario's; of a sweep's first run (default 50)")
+    parser.add_argument("--duration", type=seconds, help="in place of the scenario's; of each run of a sweep (default 20s)")
     parser.add_argument("--seed", type=int, help="in place of the scenario's")
     parser.add_argument("--rounds", type=int, default=1, help="of upgrades (default 1)")
     parser.add_argument("--flag", action="append", default=[], metavar="SERVICE:--NAME=VALUE", help="a flag for a service; repeatable")
@@ -66,12 +77,14 @@ def service_flags(arguments: argparse.Namespace) -> dict[str, list[str]]:
 
 
 def run_once(cluster, scenario: pathlib.Path, out: pathlib.Path, arguments: argparse.Namespace) -> int:
-    import plots
-
     code, report = run_load(cluster, scenario, out, flags=load_flags(arguments), progress=sys.stderr)
     print((out / "load.txt").read_text(), end="")
     plots.latencies(report, out / "latency.svg")
     return code
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 def main() -> int:
@@ -81,13 +94,15 @@ def main() -> int:
         scenario = scenario_path(arguments.scenario)
         out = (arguments.out or ROOT / "build/loadtest" / scenario.stem).resolve()
         out.mkdir(parents=True, exist_ok=True)
-        print(machine(), flush=True)
+        say(machine())
         with suite(out / "suite", arguments.model, arguments.ranks, arguments.decoders, arguments.port,
-                   extra=service_flags(arguments), say=lambda text: print(f"  {text}", flush=True)) as cluster:
-            if arguments.rolling:
-                import rolling
-
-                code = rolling.run(cluster, scenario, out, arguments.rounds, load_flags(arguments), say=lambda text: print(text, flush=True))
+                   extra=service_flags(arguments), say=lambda text: say(f"  {text}")) as cluster:
+            if arguments.sweep:
+                code = sweep.run(cluster, scenario, out, arguments.duration or 20, arguments.rate or 50, arguments.seed or 1, say)
+            elif arguments.rolling:
+                code = rolling.run(cluster, scenario, out, arguments.rounds, load_flags(arguments), say)
+            elif arguments.soak:
+                code = soak.run(cluster, scenario, out, arguments.soak, load_flags(arguments), say, sys.stderr)
             else:
                 code = run_once(cluster, scenario, out, arguments)
         print(machine())

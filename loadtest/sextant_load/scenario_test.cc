@@ -103,7 +103,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Scenario, TheShippedOnesParse) {
   const std::string folder = absl::StrCat(std::getenv("SEXTANT_SOURCE_DIR"), "/loadtest/scenarios/");
-  for (const char* name : {"chat", "long_prompts", "capture_heavy", "many_vectors", "mixed", "tiny"}) {
+  for (const char* name :
+       {"chat", "long_prompts", "capture_heavy", "many_vectors", "mixed", "saturation", "tiny"}) {
     std::stringstream text;
     text << std::ifstream(absl::StrCat(folder, name, ".scenario")).rdbuf();
     const auto scenario = ParseScenario(text.str());

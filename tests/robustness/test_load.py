@@ -3,16 +3,21 @@
 import json
 import os
 import pathlib
+import random
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
-from suite import MODELS, ROOT
+from suite import MODELS, ROOT, free_base_port
 
 sys.path.insert(0, str(ROOT / "loadtest"))
 
 import rolling  # noqa: E402
+import soak  # noqa: E402
 import suite_load  # noqa: E402
+import sweep  # noqa: E402
 
 LONG = os.environ.get("SEXTANT_TEST_SET") == "long"
 
@@ -88,3 +93,52 @@ def test_upgrades_lose_no_request_that_has_a_retry_left(cluster, tmp_path) -> No
     assert code == suite_load.GOOD, "\n".join(said)
     codes = json.loads((tmp_path / "rolling.json").read_text())["ghz"]["statusCodeDistribution"]
     assert codes["OK"] > 0, codes
+
+
+def memory_of(leak_mib_per_hour: float) -> list[tuple[float, float]]:
+    """Ten minutes of a process that fills its caches, breathes by a MiB, and leaks."""
+    noise = random.Random(5)
+    return [(t, 200 + min(t, 100) / 5 + noise.uniform(-0.5, 0.5) + leak_mib_per_hour * t / 3600) for t in range(600)]
+
+
+@pytest.mark.parametrize(("leak", "found"), [(0.0, False), (0.5, False), (-30.0, False), (60.0, True), (600.0, True)])
+def test_a_leak_is_found_and_noise_is_not(leak: float, found: bool) -> None:
+    line = soak.fit(memory_of(leak))
+    assert abs(line["slope_mib_per_hour"] - leak) <= 2 * line["bound_mib_per_hour"], line
+    assert bool(soak.grows("process", line, 600)) == found, line
+
+
+def sweep_point(offered: float, goodput: float, **other) -> dict:
+    return {"offered": offered, "goodput": goodput, "refused": offered - goodput, "errors": {"RESOURCE_EXHAUSTED QUEUE_FULL": 5}, "refusals": 1000.0,
+            "refusals_in_time": 999.0, "capacity": 10.0, "reference": False, "first_token_p50": 500.0, "inter_token_p50": 50.0, "ledger_good": True} | other
+
+
+@pytest.mark.parametrize(("broken", "why"), [
+    ({}, ""), ({"goodput": 8.5}, "goodput is 0.85"), ({"refusals_in_time": 900.0}, "refusals within 10 ms"), ({"first_token_p50": 2000.0}, "first_token_p50"),
+    ({"ledger_good": False}, "ledger"), ({"errors": {"INTERNAL X": 1}}, "INTERNAL X")])
+def test_a_sweep_says_what_does_not_hold(broken: dict, why: str) -> None:
+    points = [sweep_point(15, 10, reference=True), sweep_point(50, **({"goodput": 9.5} | broken)), sweep_point(15, 10, reference=True), sweep_point(5, 5)]
+    wrong = sweep.faults(points)
+    assert len(wrong) == (1 if why else 0) and (not why or why in wrong[0]), wrong
+
+
+def test_ctrl_c_takes_the_suite_down(tmp_path) -> None:
+    command = [sys.executable, str(ROOT / "loadtest/run.py"), "tiny", "--model", str(MODELS / "llama31_tiny"), "--port", str(free_base_port(29000)),
+               "--duration", "600s", "--out", str(tmp_path)]
+    with open(tmp_path / "said", "wb") as said:
+        run = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "requests started" not in (tmp_path / "said").read_text():
+        assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "said").read_text()
+        time.sleep(0.05)
+    state = json.loads((tmp_path / "suite/state.json").read_text())
+    run.send_signal(signal.SIGINT)
+    assert run.wait(60) == suite_load.INTERRUPTED, (tmp_path / "said").read_text()
+    assert not [p["name"] for p in state["processes"] if pathlib.Path(f"/proc/{p['pid']}").exists()]
+
+
+@pytest.mark.skipif(not LONG, reason="a soak takes minutes; tests/run --long runs it")
+def test_memory_stays_flat(cluster, tmp_path) -> None:
+    said: list[str] = []
+    code = soak.run(cluster, suite_load.scenario_path("tiny"), tmp_path, 180, [], said.append)
+    assert code == suite_load.GOOD, "\n".join(said)
