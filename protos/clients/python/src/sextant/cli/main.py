@@ -17,7 +17,7 @@ from sextant.cli import capture, generate, inspect, status, vector
 _EPILOG = """exit codes:
   0    done
   1    the server refused or failed, or readings are missing
-  2    wrong arguments; nothing was done
+  2    wrong arguments
   3    no gateway answers at --server
   130  interrupted (Ctrl-C); the work on the server is cancelled
 """
