@@ -68,7 +68,10 @@ def test_errors_are_one_line(sextant_, gateway):
     code, _, err = sextant_("generate", "Once")
     assert code == 1
     assert err.strip() == "sextant: RESOURCE_EXHAUSTED/CAPTURE_STALLED: start a decoder [x] (retry after 2 s)"
-    assert sextant_("generate", "Once", "--save-capture", "x")[0] == 2
+    assert sextant_("generate", "")[1:] == (
+        "",
+        "sextant: INVALID_ARGUMENT/PROMPT_EMPTY: the prompt holds no token; write one\n",
+    )
     assert main(["--server", "127.0.0.1:1", "model"]) == 3
 
 

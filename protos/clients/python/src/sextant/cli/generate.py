@@ -176,8 +176,10 @@ def _capture(options: argparse.Namespace) -> sextant.Capture | None:
 
 
 def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool) -> None:
+    started = False
     try:
         for event in out:
+            started = True
             if isinstance(event, StartedEvent) and not quiet:
                 console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
             if event.text:
@@ -186,8 +188,9 @@ def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool)
             if isinstance(event, WarningEvent):
                 Console(stderr=True).print(f"\n[yellow]warning {event.reason}[/]: {escape(event.message)}")
     finally:  # An error that follows begins on a line of its own.
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+        if started:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
 
 
 def _save(out: sextant.Generation, options: argparse.Namespace, console: Console, partial: str) -> None:
