@@ -78,7 +78,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         default=[],
         metavar="NAME[@V]:STRENGTH[,key=value]",
         help="keys: layers, positions, site (instead of the vector's own), operator (add, add_scaled, "
-        "ablate, clamp, set), low and high (of clamp), preserve_norm, strict (refuse a vector made on other weights)",
+        "ablate, clamp, set), low and high (of clamp), preserve_norm, strict (refuse a vector made on other "
+        "weights)",
     )
     p.add_argument("--quiet", action="store_true", help="print the text and nothing else")
     p.set_defaults(run=run)
