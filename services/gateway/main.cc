@@ -17,8 +17,10 @@
 namespace sextant {
 namespace {
 
-// Threads beside those of streams: calls that answer at once, and gRPC's own pollers.
-constexpr int kSpareThreads = 64;
+// Threads beside those of streams: calls that answer at once, refusals among them, and gRPC's own pollers. A
+// call that finds no thread is refused by gRPC itself, without a reason or a delay, so in a flood there must
+// be one for each stream of about ten connections; they end with it.
+constexpr int kSpareThreads = 1024;
 
 absl::Status Run(ShutdownSignal& shutdown) {
   SEXTANT_ASSIGN_OR_RETURN(const GatewayConfig config, ConfigFromFlags());

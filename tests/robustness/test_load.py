@@ -95,6 +95,17 @@ def test_upgrades_lose_no_request_that_has_a_retry_left(cluster, tmp_path) -> No
     assert codes["OK"] > 0, codes
 
 
+def test_a_flood_is_refused_with_reason_and_delay(make_cluster, tmp_path) -> None:
+    cluster = make_cluster(MODELS / "llama31_tiny", decoders=0, extra={"gateway": ["--max_concurrent_calls=4"]})
+    code, report = suite_load.run_load(cluster, suite_load.scenario_path("saturation"), tmp_path, timeout_s=120,
+                                       flags=["--rate=1000", "--duration=2s", "--warmup=0s"])
+    assert code == suite_load.GOOD, (tmp_path / "load.txt").read_text()
+    assert set(report["ghz"]["errorDistribution"]) == {"RESOURCE_EXHAUSTED TOO_MANY_CALLS"} and report["ghz"]["statusCodeDistribution"]["OK"] > 0
+    count, in_time = sweep.refusals(cluster)
+    assert count == report["ledger"]["refused"] and in_time > 0
+    cluster.down()
+
+
 def memory_of(leak_mib_per_hour: float) -> list[tuple[float, float]]:
     """Ten minutes of a process that fills its caches, breathes by a MiB, and leaks."""
     noise = random.Random(5)
