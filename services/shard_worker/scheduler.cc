@@ -142,6 +142,7 @@ void Scheduler::EndStarved(absl::Time now) {
 }
 
 void Scheduler::AdmitQueued(absl::Time now, Plan& plan) {
+  blocks_short_ = false;
   while (!queue_.empty() && slots_.free_count() > 0) {
     Sequence& sequence = *Find(queue_.front());
     const int32_t positions = sequence.request.max_position_count();
@@ -246,7 +247,6 @@ void Scheduler::FinishGeneration(Sequence& sequence, sextant::v1::FinishReason r
 void Scheduler::FreeSlot(Sequence& sequence) {
   if (sequence.slot < 0) return;
   queue_estimate_.Left(deps_.clock->Now() - sequence.admitted);
-  blocks_short_ = false;
   kv_blocks_.GiveBack(sequence.kv_blocks);
   sequence.kv_blocks.clear();
   released_slots_.push_back(sequence.slot);
