@@ -1,0 +1,67 @@
+// Decodes with a model of random weights: plainly, with rows captured, or with every layer read on the way.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/collective/communicator.h"
+#include "common/model/model_spec.h"
+#include "common/model/transformer.h"
+#include "kernels/backend.h"
+
+namespace sextant {
+
+// What happens to the rows of every layer.
+struct RowUse {
+  int sites = 0;      // 0: nothing is recorded; 1: resid_post; 3: attn_out and mlp_out too
+  bool lens = false;  // read at once, instead of copied to pinned memory
+};
+
+class DecodeLoop {
+ public:
+  // Room for `batch` sequences of `context + steps` positions.
+  static absl::StatusOr<std::unique_ptr<DecodeLoop>> Make(Backend& backend, const ModelSpec& spec,
+                                                          int32_t batch, int32_t context, int32_t steps);
+
+  // Decodes `steps` tokens of each of `batch` sequences, greedily, and waits for each token. Each run starts
+  // over at `context`; what lies before it is zero.
+  absl::Status Run(int32_t batch, const RowUse& use);
+
+  // Bytes one step of `batch` sequences has to read at least: weights once, and half of each context's
+  // growth.
+  double StepBytes(int32_t batch) const;
+
+ private:
+  class Recorder;
+  // One half of the ring: a step's rows, on their way to pinned memory while the next step runs.
+  struct Half {
+    Buffer device, pinned;
+    std::unique_ptr<Event> copied;
+  };
+
+  DecodeLoop(Backend& backend, const ModelSpec& spec, int32_t context, int32_t steps)
+      : backend_(backend), spec_(spec), context_(context), steps_(steps), alone_(backend) {}
+  absl::Status Open(int32_t batch);
+  StepBatch NextBatch(int32_t batch, int32_t step) const;
+  void ReadRows(const Half& half, int32_t batch, int sites);
+  void SendRows(const Half& half, int64_t bytes);
+
+  Backend& backend_;
+  const ModelSpec spec_;
+  const int32_t context_, steps_;
+  NullCommunicator alone_;
+  std::unique_ptr<Transformer> transformer_;
+  std::unique_ptr<Matrix> lens_head_;  // [vocab, hidden]: as a lens decoder holds it
+  Buffer lens_norm_;                   // F32 [1, hidden]
+  Buffer lens_results_;                // pinned
+  std::unique_ptr<Stream> stream_, side_;
+  std::unique_ptr<Event> recorded_;
+  std::array<Half, 2> halves_;
+  Buffer sampled_;                            // pinned: ids I32 [batch], log-probabilities F32 [batch]
+  std::vector<std::vector<int32_t>> tables_;  // [batch][blocks]
+};
+
+}  // namespace sextant

@@ -1,0 +1,73 @@
+// The measuring works: every figure is taken on the CPU with tiny shapes, and read back from its JSON.
+#include <cmath>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/backend.h"
+#include "nlohmann/json.hpp"
+#include "tests/gpu/decode_figures.h"
+#include "tests/gpu/decode_loop.h"
+#include "tests/gpu/lens_figures.h"
+#include "tests/gpu/random_model.h"
+
+namespace sextant {
+namespace {
+
+TEST(DeviceFiguresTest, EveryFigureIsTaken) {
+  const auto backend = MakeCpuBackend({}).value();
+  const auto lens = MeasureLens(
+      *backend, {.hidden = 32, .vocab = 300, .groups = 2, .group_rows = 3, .product_size = 32, .rounds = 2});
+  ASSERT_TRUE(lens.ok()) << lens.status();
+  const auto decode =
+      MeasureDecode(*backend, "tiny", NamedShape("tiny").value(),
+                    {.context = 20, .steps = 3, .rounds = 2, .batches = {1, 2}, .copy_bytes = 4096});
+  ASSERT_TRUE(decode.ok()) << decode.status();
+  std::vector<Figure> figures = *decode;
+  figures.push_back(*lens);
+  ASSERT_EQ(figures.size(), 8u);  // G4; G5 for two batches and two sets of sites; G6 for both; G1
+  const std::string text = AsText("cpu", figures);
+  const nlohmann::json json = nlohmann::json::parse(AsJson("cpu", figures));
+  ASSERT_EQ(json["figures"].size(), figures.size());
+  for (size_t i = 0; i < figures.size(); ++i) {
+    EXPECT_EQ(figures[i].speeds.size(), 2u);
+    EXPECT_GT(RatioOf(figures[i]).low, 0) << figures[i].what;
+    EXPECT_NE(text.find(figures[i].what), std::string::npos);
+    EXPECT_EQ(json["figures"][i]["what"], figures[i].what);
+  }
+}
+
+TEST(DeviceFiguresTest, ARatioIsTakenRoundByRound) {
+  const Figure figure = {"G0", "", "", 1, {1, 4, 9}, {1, 2, 3}};
+  const Spread ratio = RatioOf(figure);
+  EXPECT_EQ(ratio.low, 1);
+  EXPECT_EQ(ratio.median, 2);
+  EXPECT_EQ(ratio.high, 3);
+}
+
+TEST(DeviceFiguresTest, RandomWeightsAreTheSameEveryTimeAndAboutUnit) {
+  const ModelSpec spec = NamedShape("tiny").value();
+  const auto row = [&](int64_t at) {
+    std::vector<float> values(static_cast<size_t>(spec.hidden_size));
+    const auto source = MakeRandomModel(spec);
+    EXPECT_TRUE(source->Rows({WeightKind::kQuery, 1}).value()(at, 1, values.data()).ok());
+    return values;
+  };
+  EXPECT_EQ(row(3), row(3));
+  EXPECT_NE(row(3), row(4));
+  double squares = 0;
+  for (const float value : row(3)) squares += value * value;
+  EXPECT_GT(squares, 0.5);
+  EXPECT_LT(squares, 2);
+  EXPECT_FALSE(NamedShape("none").ok());
+}
+
+// What a step must read, by hand: matrices without the embedding, and keys and values of the context.
+TEST(DeviceFiguresTest, AStepReadsWeightsAndContext) {
+  const auto backend = MakeCpuBackend({}).value();
+  const auto loop = DecodeLoop::Make(*backend, NamedShape("tiny").value(), 1, 20, 4).value();
+  const double layer = 64 * (4 * 32 + 2 * 2 * 32) + 4 * 32 * 64 + 3 * 64 * 96;
+  const double norms = (2 * 2 + 1) * 64 * 4.0;
+  EXPECT_EQ(loop->StepBytes(1), 2 * (2 * layer + 300 * 64) + norms + 2 * 2 * 2 * 32 * 2 * 22.0);
+}
+
+}  // namespace
+}  // namespace sextant
