@@ -1,7 +1,7 @@
 // Collective operations on device tensors between the ranks of one group.
 //
 // Operations are queued on the caller's stream. All ranks must queue the same operations in the same order. A
-// lost peer, an abort or a passed deadline faults the stream: the Status shows when something waits for it
+// lost peer, an abort or a passed deadline faults the stream's work: the Status shows when Wait is called
 // (UNAVAILABLE GROUP_LOST, DEADLINE_EXCEEDED STEP_DEADLINE). After a fault a communicator is dead; a new
 // epoch makes a new one.
 #pragma once
@@ -19,12 +19,16 @@ class Communicator {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // x = sum of all ranks' x, added in rank order (so every rank holds the same bits). F32, dense rows.
+  // x = sum of all ranks' x; every rank gets the same bits. CPU ranks add in rank order. F32, dense rows.
   virtual void AllReduceSum(Stream& stream, Tensor x) = 0;
 
   // Rank 0's out [rows, sum of widths] receives every rank's in [rows, widths[rank]] side by side. F32.
   // REQUIRES: `widths` is the same on all ranks; `out` is ignored on other ranks.
   virtual void GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>& widths, Tensor out) = 0;
+
+  // Waits for all work queued on `stream`, which alone would wait for ever if a rank did not come. Returns
+  // the first fault of the stream or of the group.
+  virtual absl::Status Wait(Stream& stream) = 0;
 
   // Makes every rank's present and later operations fail soon. Threads: any.
   virtual void Abort() = 0;
@@ -41,6 +45,7 @@ class NullCommunicator final : public Communicator {
     SEXTANT_CHECK(in.stride == in.cols && out.stride == out.cols);
     backend_.Copy(stream, out.data, in.data, in.rows * in.cols * SizeOf(in.dtype));
   }
+  absl::Status Wait(Stream& stream) override { return backend_.Synchronize(stream); }
   void Abort() override {}
 
  private:

@@ -26,6 +26,8 @@ class ShmCommunicator final : public Communicator {
   int size() const override { return memory_.ranks(); }
   void AllReduceSum(Stream& stream, Tensor x) override;
   void GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>& widths, Tensor out) override;
+  // Each operation has its own deadline.
+  absl::Status Wait(Stream& stream) override { return backend_.Synchronize(stream); }
   void Abort() override { memory_.Abort(); }
 
  private:

@@ -44,7 +44,7 @@ absl::StatusOr<std::vector<SampledToken>> RankExecutor::Run(const pb::Plan& plan
     for (const pb::Work& work : plan.work()) batch.block_tables.push_back(slots_.at(work.slot()).blocks);
     SEXTANT_ASSIGN_OR_RETURN(const Tensor logits, transformer_.Forward(*stream_, batch, hooks_));
     if (samples.empty()) {
-      SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
+      SEXTANT_RETURN_IF_ERROR(communicator_.Wait(*stream_));
     } else {
       SEXTANT_ASSIGN_OR_RETURN(tokens, Sample(logits, samples));
     }
@@ -129,7 +129,7 @@ absl::StatusOr<std::vector<SampledToken>> RankExecutor::Sample(Tensor logits,
   const Tensor ids = Tensor::Of(sampled_.data(), DType::kI32, count, 1);
   const Tensor logprobs = Tensor::Of(ids.As<int32_t>() + count, DType::kF32, count, 1);
   backend_.Sample(*stream_, logits, std::move(settings), ids, logprobs);
-  SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
+  SEXTANT_RETURN_IF_ERROR(communicator_.Wait(*stream_));
   std::vector<SampledToken> tokens(count);
   for (int64_t i = 0; i < count; ++i) tokens[i] = {ids.As<int32_t>()[i], logprobs.As<float>()[i]};
   return tokens;
