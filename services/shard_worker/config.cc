@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "common/base/error.h"
 #include "common/base/flags.h"
+#include "common/collective/group_hello.h"
 #include "common/collective/group_memory.h"
 
 ABSL_FLAG(std::string, model, "", "Required. Hugging Face folder or .gguf file.");
@@ -17,6 +18,16 @@ ABSL_FLAG(
     std::string, device, "cpu",
     "Where ranks compute: cpu, or cuda:N, which gives the first rank of this host GPU N, the next one N + 1 "
     "and so on. cuda is cuda:0.");
+ABSL_FLAG(int, nodes, 1,
+          "Hosts that share the ranks, each with a shard_worker of its own; all other flags but --node_rank "
+          "are the "
+          "same everywhere.");
+ABSL_FLAG(int, node_rank, 0, "Which of the hosts this is, from 0. Host 0 serves.");
+ABSL_FLAG(
+    std::string, leader, "",
+    "HOST:PORT at which host 0 listens for the others, and at the port after it; of a private network.");
+ABSL_FLAG(std::string, group_token_file, "",
+          "File with a secret of at least 16 characters, the same on every host. Required with --nodes.");
 ABSL_FLAG(double, device_memory_gb, 0, "Memory of one device, GB (10^9 bytes). 0: what the device reports.");
 ABSL_FLAG(
     bool, plan, false,
@@ -76,6 +87,10 @@ absl::Status Check(const WorkerConfig& config) {
   if (config.rank_count < 1 || config.rank_count > GroupMemory::kMaxRanks) {
     return Invalid(absl::StrCat("--ranks must be 1 to ", GroupMemory::kMaxRanks));
   }
+  if (config.node_count < 1 || config.node_count > config.rank_count)
+    return Invalid("--nodes must be 1 to --ranks");
+  if (config.node < 0 || config.node >= config.node_count)
+    return Invalid("--node_rank must be 0 to --nodes - 1");
   if (config.port < 0 || config.port > 65535) return Invalid("--port must be 0 to 65535");
   if (config.http_port < 0 || config.http_port + config.rank_count > 65536) {
     return Invalid("--http_port, and one for each further rank, must be 0 to 65535");
@@ -97,6 +112,22 @@ absl::Status Check(const WorkerConfig& config) {
     return Invalid("--step_deadline and --capture_stall_timeout must be positive");
   }
   if (config.drain < absl::ZeroDuration()) return Invalid("--drain must not be negative");
+  return absl::OkStatus();
+}
+
+absl::Status ReadNodeFlags(WorkerConfig& config) {
+  if (config.device.kind == DeviceKind::kCpu) {
+    return Invalid(
+        "--nodes: CPU ranks share their host's memory, so they cannot be on several hosts; use --device "
+        "cuda");
+  }
+  absl::StatusOr<HostPort> leader = ParseHostPort(absl::GetFlag(FLAGS_leader));
+  if (!leader.ok() || leader->port < 1 || leader->port > 65534)
+    return Invalid("--nodes needs --leader=HOST:PORT, with a port of 1 to 65534");
+  config.leader = *std::move(leader);
+  absl::StatusOr<std::string> token = ReadGroupToken(absl::GetFlag(FLAGS_group_token_file));
+  if (!token.ok()) return token.status();
+  config.group_token = *std::move(token);
   return absl::OkStatus();
 }
 
@@ -143,7 +174,12 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   const std::string plan_format = absl::GetFlag(FLAGS_plan_format);
   if (plan_format != "table" && plan_format != "json") return Invalid("--plan_format must be table or json");
   config.plan_as_json = plan_format == "json";
+  config.node_count = absl::GetFlag(FLAGS_nodes);
+  config.node = absl::GetFlag(FLAGS_node_rank);
   if (absl::Status status = Check(config); !status.ok()) return status;
+  if (config.node_count > 1) {
+    if (absl::Status status = ReadNodeFlags(config); !status.ok()) return status;
+  }
   return config;
 }
 

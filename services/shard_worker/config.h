@@ -1,11 +1,13 @@
 // The shard worker's flags.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/collective/tcp_socket.h"
 #include "common/device/device.h"
 #include "kernels/cpu/backend.h"
 #include "kernels/dtype.h"
@@ -23,6 +25,11 @@ struct WorkerConfig {
   Device device;
   int64_t device_memory_bytes = 0;  // 0: as the device says
   int rank_count = 1;
+  // Hosts that share the group; --ranks counts all ranks.
+  int node_count = 1;
+  int node = 0;
+  HostPort leader;  // of the hosts' supervisors; plans go to the next port
+  std::string group_token;
   int max_batch_rows = 0;
   int max_sequences = 0;
   int max_queued = 0;
@@ -50,6 +57,11 @@ struct WorkerConfig {
   int64_t epoch = 0;
   int64_t restart_count = 0;
 };
+
+// The ranks of host `node`: [RanksBefore(node), RanksBefore(node + 1)), as even as whole ranks allow.
+inline int RanksBefore(const WorkerConfig& config, int node) {
+  return config.rank_count / config.node_count * node + std::min(node, config.rank_count % config.node_count);
+}
 
 // INVALID_ARGUMENT / FLAG_INVALID.
 absl::StatusOr<WorkerConfig> ConfigFromFlags();

@@ -21,7 +21,12 @@ absl::Status Supervise(const WorkerConfig& config, std::vector<std::string> argu
                        ShutdownSignal& shutdown) {
   SEXTANT_RETURN_IF_ERROR(CheckDevice(config.device));
   SupervisorOptions options;
-  options.rank_count = config.rank_count;
+  options.nodes.node = config.node;
+  options.nodes.node_count = config.node_count;
+  options.nodes.leader = config.leader;
+  options.nodes.token = config.group_token;
+  options.first_rank = RanksBefore(config, config.node);
+  options.rank_count = RanksBefore(config, config.node + 1) - options.first_rank;
   options.program = "/proc/self/exe";
   options.arguments = std::move(arguments);
   options.drain = config.drain + absl::Seconds(5);

@@ -9,6 +9,7 @@
 #include "common/base/log.h"
 #include "common/collective/shm_communicator.h"
 #include "common/collective/shm_plan_channel.h"
+#include "common/collective/tcp_plan_channel.h"
 #include "common/device/make_backend.h"
 #include "kernels/status_macros.h"
 #include "services/shard_worker/worker_memory.h"
@@ -16,11 +17,16 @@
 namespace sextant {
 namespace {
 
+// This rank's.
+Device DeviceOf(const WorkerConfig& config) {
+  return DeviceOfRank(config.device, config.rank - RanksBefore(config, config.node));
+}
+
 // The device of every rank; all are taken to be alike.
 absl::StatusOr<DeviceProfile> ProfileOf(const WorkerConfig& config) {
   int64_t bytes = config.device_memory_bytes;
   if (bytes == 0) {
-    SEXTANT_ASSIGN_OR_RETURN(bytes, DeviceMemoryBytes(config.device));
+    SEXTANT_ASSIGN_OR_RETURN(bytes, DeviceMemoryBytes(DeviceOf(config)));
   }
   return config.device.kind == DeviceKind::kCpu ? CpuProfile(bytes) : CudaProfile(bytes);
 }
@@ -48,6 +54,16 @@ EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const T
 }  // namespace
 
 absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
+  if (config.node_count > 1) {
+    TcpGroup group = {.rank = config.rank,
+                      .size = config.rank_count,
+                      .epoch = config.epoch,
+                      .token = config.group_token,
+                      .leader = config.leader};
+    group.leader.port += 1;
+    SEXTANT_ASSIGN_OR_RETURN(parts.channel, TcpPlanChannel::Form(group));
+    return absl::OkStatus();
+  }
   SEXTANT_ASSIGN_OR_RETURN(parts.memory, GroupMemory::Map(config.group_fd));
   parts.channel = std::make_unique<ShmPlanChannel>(*parts.memory, config.rank);
   return absl::OkStatus();
@@ -55,7 +71,7 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
-  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(config.device, config.backend));
+  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(DeviceOf(config), config.backend));
   if (config.rank_count == 1) {
     parts.communicator = std::make_unique<NullCommunicator>(*parts.backend);
   } else {

@@ -23,7 +23,7 @@ namespace sextant {
 
 // Members are destroyed from the last to the first: what uses comes after what is used.
 struct RankParts {
-  std::unique_ptr<GroupMemory> memory;
+  std::unique_ptr<GroupMemory> memory;  // null in a group that spans hosts
   std::unique_ptr<Backend> backend;
   std::unique_ptr<PlanChannel> channel;
   std::unique_ptr<Communicator> communicator;
@@ -40,7 +40,7 @@ struct RankParts {
   EngineLimits limits;
 };
 
-// Maps the group's memory: what can fail only by the group's own fault.
+// Maps the group's memory, or waits until all ranks of all hosts have come together.
 absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts);
 
 // Loads everything else. `answers` get the capture service's answers (rank 0). Errors: of the model, of

@@ -53,22 +53,27 @@ Supervisor::~Supervisor() {
 }
 
 absl::Status Supervisor::Run() {
+  if (options_.nodes.node_count > 1) {
+    // Its threads must come after SIGCHLD is blocked: one that does not block it would swallow it.
+    SEXTANT_ASSIGN_OR_RETURN(nodes_, NodeLink::Start(options_.nodes));
+  }
   absl::Duration backoff = options_.first_backoff;
   while (true) {
-    // A clock set back must not make a new group look older than the last one.
-    epoch_ = std::max(absl::ToUnixMillis(absl::Now()), epoch_ + 1);
+    SEXTANT_ASSIGN_OR_RETURN(Outcome outcome, WaitForEpoch());
     const absl::Time start = absl::Now();
-    SEXTANT_RETURN_IF_ERROR(StartRanks());
-    switch (WaitForRanks()) {
-      case Outcome::kDrained:
-        return absl::OkStatus();
-      case Outcome::kRefused:
-        return MakeError(absl::StatusCode::kInternal, "RANKS_REFUSED",
-                         "the ranks cannot serve; their logs say why");
-      case Outcome::kLost:
-        break;
+    if (outcome == Outcome::kLost) {
+      SEXTANT_RETURN_IF_ERROR(StartRanks());
+      outcome = WaitForRanks();
+      Say(0);
+    }
+    if (outcome == Outcome::kDrained) return absl::OkStatus();
+    if (outcome == Outcome::kRefused) {
+      return MakeError(absl::StatusCode::kInternal, "RANKS_REFUSED",
+                       "the ranks cannot serve; their logs say why");
     }
     if (absl::Now() - start >= options_.settled) backoff = options_.first_backoff;
+    // Elsewhere the first host counts, and says when to start.
+    if (options_.nodes.node != 0) continue;
     ++restart_count_;
     LogWarning("starting the group again",
                {{"restarts", restart_count_}, {"backoff", absl::FormatDuration(backoff)}});
@@ -77,6 +82,68 @@ absl::Status Supervisor::Run() {
     if (asked_to_end_) return absl::OkStatus();
     backoff = std::min(backoff * 2, options_.longest_backoff);
   }
+}
+
+absl::StatusOr<Supervisor::Outcome> Supervisor::WaitForEpoch() {
+  // A clock set back must not make a new group look older than the last one.
+  const auto choose = [this] { epoch_ = std::max(absl::ToUnixMillis(absl::Now()), epoch_ + 1); };
+  if (nodes_ == nullptr) {
+    choose();
+    return Outcome::kLost;
+  }
+  NodeLink& nodes = *nodes_;
+  while (true) {
+    if (asked_to_end_) return Outcome::kDrained;
+    if (nodes.refused()) return Outcome::kRefused;
+    SEXTANT_RETURN_IF_ERROR(nodes.fault());
+    const std::optional<NodeState> leader = nodes.StateOf(0);
+    if (options_.nodes.node == 0 && OthersReady()) {
+      choose();
+      break;
+    }
+    if (options_.nodes.node != 0 && leader.has_value() && leader->epoch > epoch_) {
+      epoch_ = leader->epoch;
+      restart_count_ = leader->restart_count;
+      break;
+    }
+    WaitForEvent(absl::InfiniteDuration());
+  }
+  seen_running_.assign(options_.nodes.node_count, false);
+  Say(epoch_);
+  return Outcome::kLost;
+}
+
+bool Supervisor::OthersReady() {
+  for (int node = 1; node < options_.nodes.node_count; ++node) {
+    const std::optional<NodeState> state = nodes_->StateOf(node);
+    if (!state.has_value() || state->epoch != 0) return false;
+    epoch_ = std::max(epoch_, state->ended_epoch);
+  }
+  return true;
+}
+
+bool Supervisor::EndedElsewhere() {
+  if (nodes_ == nullptr) return false;
+  if (options_.nodes.node != 0) {
+    const std::optional<NodeState> leader = nodes_->StateOf(0);
+    return !leader.has_value() || leader->epoch != epoch_;
+  }
+  for (int node = 1; node < options_.nodes.node_count; ++node) {
+    const std::optional<NodeState> state = nodes_->StateOf(node);
+    if (!state.has_value() || state->ended_epoch >= epoch_) return true;
+    // One that ran it and now does not was started anew meanwhile.
+    if (seen_running_[node] && state->epoch != epoch_) return true;
+    if (state->epoch == epoch_) seen_running_[node] = true;
+  }
+  return false;
+}
+
+void Supervisor::Say(int64_t epoch) {
+  if (nodes_ == nullptr) return;
+  nodes_->SetState({.epoch = epoch,
+                    .ended_epoch = epoch == 0 ? epoch_ : 0,
+                    .restart_count = restart_count_,
+                    .refused = refused_});
 }
 
 absl::Status Supervisor::StartRanks() {
@@ -98,7 +165,7 @@ absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
   // What ps shows; the program itself is one file for all.
   std::vector<std::string> arguments = {absl::StrCat("shard_worker rank ", rank, "/", options_.rank_count)};
   arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
-  arguments.push_back(absl::StrCat("--rank=", rank));
+  arguments.push_back(absl::StrCat("--rank=", options_.first_rank + rank));
   arguments.push_back(absl::StrCat("--epoch=", epoch_));
   arguments.push_back(absl::StrCat("--group_fd=", memory_->fd()));
   arguments.push_back(absl::StrCat("--restarts=", restart_count_));
@@ -131,27 +198,34 @@ Supervisor::Outcome Supervisor::WaitForRanks() {
     if (asked_to_end_) {
       LogInfo("draining; a second signal ends at once");
       shutdown_.ExitOnNext();
-      if (children_[0].alive) kill(children_[0].pid, SIGTERM);
-      EndAll(options_.drain);
+      // Rank 0 drains for all; where it is not, the group goes on without this host.
+      if (options_.first_rank == 0 && children_[0].alive) kill(children_[0].pid, SIGTERM);
+      EndAll(options_.first_rank == 0 ? options_.drain : options_.farewell);
       return Outcome::kDrained;
     }
     Reap();
-    if (std::all_of(children_.begin(), children_.end(), [](const Child& child) { return child.alive; }))
+    const bool ended_elsewhere = EndedElsewhere();
+    if (!ended_elsewhere &&
+        std::all_of(children_.begin(), children_.end(), [](const Child& child) { return child.alive; }))
       continue;
+    if (ended_elsewhere) LogWarning("the group ended on another host", {{"epoch", epoch_}});
     // Those that are left cannot go on; they end their calls with a reason, then themselves.
     memory_->Abort();
     EndAll(options_.farewell);
-    return refused_ ? Outcome::kRefused : Outcome::kLost;
+    return refused_ || (nodes_ != nullptr && nodes_->refused()) ? Outcome::kRefused : Outcome::kLost;
   }
 }
 
 void Supervisor::WaitForEvent(absl::Duration timeout) {
-  pollfd fds[2] = {{shutdown_.fd(), POLLIN, 0}, {child_signal_fd_, POLLIN, 0}};
+  // poll() passes over a descriptor of -1.
+  const int nodes_fd = nodes_ == nullptr ? -1 : nodes_->wake_fd();
+  pollfd fds[3] = {{shutdown_.fd(), POLLIN, 0}, {child_signal_fd_, POLLIN, 0}, {nodes_fd, POLLIN, 0}};
   const int milliseconds =
       timeout == absl::InfiniteDuration()
           ? -1
           : static_cast<int>(std::clamp<int64_t>(absl::ToInt64Milliseconds(timeout) + 1, 0, 60'000));
-  if (poll(fds, 2, milliseconds) <= 0) return;
+  if (poll(fds, 3, milliseconds) <= 0) return;
+  if (nodes_ != nullptr) nodes_->ClearWake();
   signalfd_siginfo info;
   while (read(child_signal_fd_, &info, sizeof info) > 0) {
   }

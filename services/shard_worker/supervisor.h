@@ -1,4 +1,5 @@
-// Keeps a group of rank processes alive: starts them together, and all of them anew when one is lost.
+// Keeps a group's rank processes of this host alive: starts them together, and all of them anew, with those
+// of other hosts, when one is lost.
 #pragma once
 
 #include <sys/types.h>
@@ -14,6 +15,7 @@
 #include "absl/time/time.h"
 #include "common/collective/group_memory.h"
 #include "common/rpc/shutdown_signal.h"
+#include "services/shard_worker/node_link.h"
 
 namespace sextant {
 
@@ -22,7 +24,10 @@ namespace sextant {
 inline constexpr int kExitRefused = 3;
 
 struct SupervisorOptions {
-  int rank_count = 1;
+  int rank_count = 1;  // of this host
+  int first_rank = 0;  // of this host
+  // The hosts of the group.
+  NodeOptions nodes;
   // Program and flags of every rank; the rank's own flags are appended.
   std::string program;
   std::vector<std::string> arguments;
@@ -43,8 +48,9 @@ class Supervisor {
   Supervisor(SupervisorOptions options, ShutdownSignal& shutdown);
   ~Supervisor();
 
-  // Runs until SIGTERM: OK after a drain. INTERNAL RANKS_REFUSED when ranks cannot serve at all, and the
-  // system's errors of starting them.
+  // Runs until SIGTERM: OK after a drain. INTERNAL RANKS_REFUSED when ranks cannot serve at all (on any
+  // host), PERMISSION_DENIED GROUP_TOKEN when host 0 does not let this one in, and the system's errors of
+  // starting ranks.
   absl::Status Run();
 
  private:
@@ -53,6 +59,15 @@ class Supervisor {
     bool alive = false;
   };
   enum class Outcome { kLost, kRefused, kDrained };
+
+  // Chooses the next epoch; with several hosts, once all of them are ready for it. kLost: it may start.
+  absl::StatusOr<Outcome> WaitForEpoch();
+  // Host 0's part of it: all others are there and run nothing.
+  bool OthersReady();
+  // Whether another host ended this epoch, or is away.
+  bool EndedElsewhere();
+  // Tells the other hosts what this one does.
+  void Say(int64_t epoch);
 
   absl::Status StartRanks();
   absl::StatusOr<pid_t> StartRank(int rank);
@@ -75,6 +90,8 @@ class Supervisor {
   std::vector<Child> children_;
   bool asked_to_end_ = false;
   bool refused_ = false;
+  std::unique_ptr<NodeLink> nodes_;  // null when there is one host
+  std::vector<bool> seen_running_;   // [node_count]: this epoch, on host 0
 };
 
 }  // namespace sextant

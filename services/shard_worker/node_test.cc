@@ -1,0 +1,261 @@
+// Groups over several hosts: real supervisors and plan channels, in network namespaces where those can be
+// made.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/error.h"
+#include "services/shard_worker/supervisor.h"
+
+namespace sextant {
+namespace {
+
+constexpr absl::Duration kLong = absl::Seconds(30);
+constexpr char kToken[] = "the token of this test";
+
+bool Succeeds(const std::string& command) { return std::system(absl::StrCat(command, " >&2").c_str()) == 0; }
+
+// Two network namespaces joined by a cable: 10.79.0.1 in the first, 10.79.0.2 in the second.
+class Network {
+ public:
+  explicit Network(const std::string& name) : names_{name + "-a", name + "-b"} {
+    if (geteuid() != 0) return;
+    made_ = Succeeds(absl::StrCat("ip netns add ", names_[0], " && ip netns add ", names_[1],
+                                  " && ip link add ve0 netns ", names_[0], " type veth peer name ve1 netns ",
+                                  names_[1]));
+    for (int node = 0; node < 2 && made_; ++node) {
+      const std::string in = absl::StrCat("ip -n ", names_[node], " ");
+      made_ = Succeeds(absl::StrCat(in, "addr add 10.79.0.", node + 1, "/24 dev ve", node, " && ", in,
+                                    "link set ve", node, " up && ", in, "link set lo up"));
+    }
+  }
+  ~Network() {
+    for (const std::string& name : names_) {
+      if (geteuid() == 0) Succeeds(absl::StrCat("ip netns del ", name));
+    }
+  }
+  bool made() const { return made_; }
+  // Pulls the cable, or puts it back: nothing is closed, nothing arrives.
+  void SetCable(bool up) const {
+    EXPECT_TRUE(Succeeds(absl::StrCat("ip -n ", names_[1], " link set ve1 ", up ? "up" : "down")));
+  }
+  // Moves the calling process into a node's namespace.
+  bool Enter(int node) const;
+
+ private:
+  std::string names_[2];
+  bool made_ = false;
+};
+
+bool Network::Enter(int node) const {
+  std::FILE* const file = std::fopen(absl::StrCat("/var/run/netns/", names_[node]).c_str(), "re");
+  if (file == nullptr) return false;
+  const bool entered = setns(fileno(file), CLONE_NEWNET) == 0;
+  std::fclose(file);
+  return entered;
+}
+
+// The parameter: whether the hosts are network namespaces of their own, or share the loopback.
+class NodesTest : public ::testing::TestWithParam<bool> {
+ protected:
+  void SetUp() override {
+    char pattern[] = "/tmp/node_test_XXXXXX";
+    ASSERT_NE(mkdtemp(pattern), nullptr);
+    folder_ = pattern;
+    if (!GetParam()) return;
+    network_ = std::make_unique<Network>(absl::StrCat("sxnode", getpid()));
+    if (!network_->made()) {
+      GTEST_SKIP() << "network namespaces cannot be made here (root, and `ip netns`, are needed)";
+    }
+  }
+  void TearDown() override {
+    for (const auto& [node, pid] : nodes_) Kill(node);
+    std::filesystem::remove_all(folder_);
+  }
+
+  // Starts host `node` of two: a supervisor with two ranks, which run `script` by the shell and leave their
+  // process ids in rank-EPOCH-RANK.
+  void StartNode(int node, const std::string& script = "exec sleep 1000", const char* token = kToken) {
+    const pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid != 0) {
+      nodes_[node] = pid;
+      return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (network_ != nullptr && !network_->Enter(node)) _exit(99);
+    ShutdownSignal shutdown;
+    SupervisorOptions options;
+    options.first_rank = 2 * node;
+    options.rank_count = 2;
+    options.nodes = {.node = node, .node_count = 2};
+    options.nodes.leader = {network_ != nullptr ? "10.79.0.1" : "127.0.0.1", port_};
+    options.nodes.token = token;
+    options.nodes.link = {.heartbeat = absl::Milliseconds(100), .silence = absl::Milliseconds(1500)};
+    options.program = "/bin/sh";
+    options.arguments = {
+        "-c",
+        absl::StrCat("r=${1#--rank=}; e=${2#--epoch=}; echo $$ > ", folder_, "/part-$e-$r; mv ", folder_,
+                     "/part-$e-$r ", folder_, "/rank-$e-$r; ", script),
+        "rank"};
+    options.farewell = absl::Milliseconds(50);
+    options.first_backoff = absl::Milliseconds(10);
+    options.drain = absl::Milliseconds(100);
+    const absl::Status status = Supervisor(std::move(options), shutdown).Run();
+    std::ofstream(absl::StrCat(folder_, "/end-", node)) << (status.ok() ? "OK" : ErrorReason(status));
+    _exit(0);
+  }
+  void Kill(int node) {
+    if (nodes_[node] <= 0) return;
+    kill(nodes_[node], SIGKILL);
+    waitpid(nodes_[node], nullptr, 0);
+    nodes_[node] = 0;
+  }
+  // Waits for the host's supervisor; what its Run returned.
+  std::string End(int node) {
+    EXPECT_TRUE(WaitUntil([&] { return waitpid(nodes_[node], nullptr, WNOHANG) != 0; })) << "host " << node;
+    if (kill(nodes_[node], 0) != 0) nodes_[node] = 0;
+    std::string end;
+    std::ifstream(absl::StrCat(folder_, "/end-", node)) >> end;
+    return end;
+  }
+
+  static bool WaitUntil(const std::function<bool()>& condition) {
+    const absl::Time deadline = absl::Now() + kLong;
+    while (!condition()) {
+      if (absl::Now() > deadline) return false;
+      absl::SleepFor(absl::Milliseconds(2));
+    }
+    return true;
+  }
+
+  std::map<int64_t, std::map<int, pid_t>> Groups() const {
+    std::map<int64_t, std::map<int, pid_t>> groups;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
+      int64_t epoch;
+      int rank;
+      pid_t pid;
+      if (std::sscanf(entry.path().filename().c_str(), "rank-%ld-%d", &epoch, &rank) != 2) continue;
+      if (std::ifstream(entry.path()) >> pid) groups[epoch][rank] = pid;
+    }
+    return groups;
+  }
+
+  // Process ids of the ranks 0..3 of the first whole group after epoch `after`, which is set to its epoch.
+  std::map<int, pid_t> WaitForGroup(int64_t& after) {
+    std::map<int, pid_t> found;
+    EXPECT_TRUE(WaitUntil([&] {
+      for (const auto& [epoch, pids] : Groups()) {
+        if (epoch <= after || pids.size() != 4) continue;
+        after = epoch;
+        found = pids;
+        return true;
+      }
+      return false;
+    })) << "no whole group after epoch "
+        << after;
+    return found;
+  }
+  static void ExpectDead(const std::map<int, pid_t>& ranks) {
+    for (const auto& [rank, pid] : ranks) {
+      EXPECT_TRUE(WaitUntil([p = pid] { return kill(p, 0) != 0; })) << "rank " << rank << " lives on";
+    }
+  }
+
+  std::string folder_;
+  std::unique_ptr<Network> network_;
+  std::map<int, pid_t> nodes_;
+  const int port_ = 23000 + getpid() % 1000;
+};
+
+TEST_P(NodesTest, ALostRankEndsTheEpochOnEveryHost) {
+  StartNode(1);
+  StartNode(0);
+  int64_t epoch = 0;
+  for (const int lost : {3, 0}) {
+    const std::map<int, pid_t> ranks = WaitForGroup(epoch);
+    ASSERT_EQ(ranks.size(), 4u);
+    kill(ranks.at(lost), SIGKILL);
+    ExpectDead(ranks);
+  }
+  WaitForGroup(epoch);
+}
+
+TEST_P(NodesTest, AKilledHostIsWaitedForAndTheGroupFormsAgain) {
+  StartNode(0);
+  StartNode(1);
+  int64_t epoch = 0;
+  for (const int lost : {1, 0}) {
+    const std::map<int, pid_t> ranks = WaitForGroup(epoch);
+    Kill(lost);
+    ExpectDead(ranks);
+    StartNode(lost);
+  }
+  WaitForGroup(epoch);
+}
+
+TEST_P(NodesTest, AnotherTokenIsRefused) {
+  StartNode(0);
+  StartNode(1, "exec sleep 1000", "some other token");
+  EXPECT_EQ(End(1), "GROUP_TOKEN");
+  StartNode(1);
+  int64_t epoch = 0;
+  WaitForGroup(epoch);
+}
+
+TEST_P(NodesTest, ARankThatCannotServeEndsAllHosts) {
+  StartNode(0);
+  StartNode(1, "[ $r = 3 ] && exit 3; exec sleep 1000");
+  EXPECT_EQ(End(1), "RANKS_REFUSED");
+  EXPECT_EQ(End(0), "RANKS_REFUSED");
+}
+
+TEST_P(NodesTest, DrainingHostZeroEndsTheRanksElsewhereAndTheOthersWait) {
+  StartNode(0);
+  StartNode(1);
+  int64_t epoch = 0;
+  const std::map<int, pid_t> ranks = WaitForGroup(epoch);
+  kill(nodes_[0], SIGTERM);
+  EXPECT_EQ(End(0), "OK");
+  ExpectDead(ranks);
+  StartNode(0);
+  WaitForGroup(epoch);
+  kill(nodes_[1], SIGTERM);
+  EXPECT_EQ(End(1), "OK");
+}
+
+INSTANTIATE_TEST_SUITE_P(Hosts, NodesTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "Namespaces" : "Loopback"; });
+
+class CableTest : public NodesTest {};
+
+TEST_P(CableTest, ACutCableEndsTheEpochOnBothSidesAndTheGroupFormsAgain) {
+  StartNode(0);
+  StartNode(1);
+  int64_t epoch = 0;
+  const std::map<int, pid_t> ranks = WaitForGroup(epoch);
+  network_->SetCable(false);
+  const absl::Time cut = absl::Now();
+  ExpectDead(ranks);
+  // The silence that is allowed, and the time to end ranks; not a TCP timeout of minutes.
+  EXPECT_LT(absl::Now() - cut, absl::Seconds(10));
+  network_->SetCable(true);
+  WaitForGroup(epoch);
+}
+
+INSTANTIATE_TEST_SUITE_P(Hosts, CableTest, ::testing::Values(true), [](const auto&) { return "Namespaces"; });
+
+}  // namespace
+}  // namespace sextant
