@@ -47,6 +47,16 @@ def test_page_holds_the_readings(out, tmp_path):
     assert data["steered"] == {"resid_post": [2, 3]}
 
 
+def test_tokens_that_look_alike_are_told_apart(client, gateway):
+    out = client.generate("Once upon a time", max_new_tokens=8, lens=sextant.Lens()).wait()
+    gateway.vocabulary.texts[:] = ["\ufffd"] * len(gateway.vocabulary.texts)  # As parts of characters do.
+    data = data_of(out.lens.heatmap().html())
+    first = np.array(data["readings"][0]["top"]).reshape(out.lens.top_ids.shape[1:])[..., 0]
+    came_next = out.lens.top_ids[0, ..., 0] == out.lens.target_ids
+    assert came_next.any() and not came_next.all()
+    np.testing.assert_array_equal(first == np.array(data["nextIndex"]), came_next)
+
+
 def test_no_token_breaks_out_and_nothing_is_fetched(out):
     page = out.lens.heatmap(title=EVIL).html()
     assert page.count("<script") == 2 and page.count("</script>") == 2

@@ -19,7 +19,7 @@ function cardOf(layer, position) {
     card.append(make("div", "", "no reading here: not asked for, or missing"));
     return card;
   }
-  for (const entry of candidates(layer, position)) card.append(bar(entry, entry.text === data.next[position]));
+  for (const entry of candidates(layer, position)) card.append(bar(entry, follows(entry, position)));
   const figures = make("div", "figures");
   const add = (name, value) => figures.append(make("span", "", name), make("span", "", value));
   add("entropy", (r.entropy[index] / 1000).toFixed(2) + " nats");
@@ -46,7 +46,7 @@ function showTip(layer, position, box) {
 function trajectories(position) {
   const lines = new Map(), tracked = readings().tracked[position];
   const line = (id) => {
-    if (!lines.has(id)) lines.set(id, { text: data.strings[id], points: new Array(layerCount).fill(null), best: 0 });
+    if (!lines.has(id)) lines.set(id, { id, text: data.strings[id], points: new Array(layerCount).fill(null), best: 0 });
     return lines.get(id);
   };
   const note = (id, layer, p) => {
@@ -62,7 +62,7 @@ function trajectories(position) {
       });
     } else candidates(layer, position).forEach((entry) => note(entry.id, layer, entry.p));
   }
-  for (const entry of lines.values()) if (entry.text === data.next[position]) entry.best += 2;
+  for (const entry of lines.values()) if (follows(entry, position)) entry.best += 2;
   return [...lines.values()].sort((a, b) => b.best - a.best).slice(0, 5);
 }
 
@@ -123,7 +123,7 @@ function fillPanel() {
     layers.append(make("span", layer === state.layer ? "current" : "", String(data.layers[layer])));
     const chips = make("div", "chips");
     for (const entry of candidates(layer, position)) {
-      const chip = put(make("span", "chip" + (entry.text === data.next[position] ? " hit" : "")), entry.text);
+      const chip = put(make("span", "chip" + (follows(entry, position) ? " hit" : "")), entry.text);
       const [background, text] = data.metrics[0][state.theme][Math.round(entry.p * (data.metrics[0][state.theme].length - 1))];
       chip.style.background = background;
       chip.style.color = text;

@@ -31,7 +31,7 @@ class Document:
     arrays: ReadingArrays
     site: int  # Shown first.
     inputs: list[str]  # [position]
-    following: list[str | None]  # [position]: the token that came next, None if none did.
+    following: list[int]  # [position]: id of the token that came next, -1 if none did.
     prompt_count: int
     texts: dict[int, str]  # Of every id that appears.
     steering: list[str]
@@ -74,7 +74,7 @@ def gather(
         arrays=arrays,
         site=site,
         inputs=transcript.input_texts(vocabulary)[:count],
-        following=[texts[sequence[p + 1]] if p + 1 < len(sequence) else None for p in range(count)],
+        following=[sequence[p + 1] if p + 1 < len(sequence) else -1 for p in range(count)],
         prompt_count=len(transcript.prompt_token_ids),
         texts=texts,
         steering=[
@@ -127,9 +127,9 @@ def spans(numbers: list[int]) -> str:
 def to_json(document: Document) -> str:
     """The page's data. Safe inside a script element: no `<`, `>` or `&` is left in it."""
     a = document.arrays
-    strings = list(dict.fromkeys(document.texts.values()))
-    index = {text: number for number, text in enumerate(strings)}
-    by_id = {identifier: index[text] for identifier, text in document.texts.items()}
+    # One for each id, not for each text: all parts of characters look alike.
+    strings = list(document.texts.values())
+    by_id = {identifier: number for number, identifier in enumerate(document.texts)}
     values = {
         "title": document.title,
         "model": document.model,
@@ -137,7 +137,8 @@ def to_json(document: Document) -> str:
         "sites": a.sites,
         "layers": a.layers,
         "inputs": document.inputs,
-        "next": document.following,
+        "next": [document.texts[i] if i >= 0 else None for i in document.following],
+        "nextIndex": [by_id[i] if i >= 0 else -1 for i in document.following],
         "promptCount": document.prompt_count,
         "steering": document.steering,
         "steered": document.steered_layers,

@@ -47,6 +47,8 @@ const candidate = (layer, position, k) => {
   if (logprob === null || logprob === undefined) return null;
   return { text: data.strings[readings().top[index]], id: readings().top[index], p: Math.exp(logprob / 1000) };
 };
+// Whether a candidate is the token that came next: by its id, for parts of characters all look alike.
+const follows = (entry, position) => entry.id === data.nextIndex[position];
 const candidates = (layer, position) =>
   Array.from({ length: data.topK }, (_, k) => candidate(layer, position, k)).filter((c) => c !== null);
 
@@ -124,7 +126,7 @@ function paint() {
       const cell = cells[layer], best = candidate(layer, position, 0), value = strength(layer, position);
       const names = ["cell"];
       if (!best && !present(layer, position)) names.push("missing");
-      if (best && best.text === data.next[position]) names.push("hit");
+      if (best && follows(best, position)) names.push("hit");
       if (r.depth[position] >= 0 && r.depth[position] === data.layers[layer]) names.push("depth");
       if (moved && layer === state.layer && position === state.position) names.push("current");
       cell.className = names.join(" ");

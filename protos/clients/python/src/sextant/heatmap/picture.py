@@ -105,7 +105,7 @@ def _panel(axes: Axes, layout: Layout, positions: range) -> None:
         _word(axes, middle, -0.62, _fitting(document.inputs[position], letters), token, "bold", 7)
         _word(axes, middle, -1.4, str(position), look["soft"], "normal", 6)
         following = document.following[position]
-        following = "–" if following is None else _fitting(following, letters)
+        following = "–" if following < 0 else _fitting(document.texts[following], letters)
         _word(axes, middle, layers + 0.55, following, look["soft"], "normal", 6.6)
         if position == document.prompt_count:
             axes.plot([column, column], [-1.8, layers + 1], color=look["new"], lw=1.2, clip_on=False)
@@ -153,7 +153,7 @@ def _cell(axes: Axes, layout: Layout, layer: int, column: int, position: int, co
         if identifier < 0:
             continue
         text = document.texts[int(identifier)]
-        weight = "bold" if text == document.following[position] else "normal"
+        weight = "bold" if identifier == document.following[position] else "normal"
         word = _fitting(text, int(width / _LETTER) - (5 if roomy else 0))
         if roomy:
             word += f"  {np.exp(logprob):.0%}" if logprob > np.log(0.005) else "  <1%"
