@@ -96,7 +96,7 @@ HttpServer::~HttpServer() {
 }
 
 int HttpServer::Handle(mg_connection* connection, void* self) {
-  const HttpServer& server = *static_cast<HttpServer*>(self);
+  HttpServer& server = *static_cast<HttpServer*>(self);
   const mg_request_info& request = *mg_get_request_info(connection);
   const std::string method = request.request_method;
   const std::string path = request.local_uri;
@@ -114,11 +114,24 @@ int HttpServer::Handle(mg_connection* connection, void* self) {
   return Answer(connection, get, 404, "text/plain", "paths: /metrics /livez /readyz\n");
 }
 
-std::string HttpServer::MetricsText() const {
+void HttpServer::SetBeforeScrape(std::function<void()> refresh) {
+  absl::MutexLock lock(&refresh_mutex_);
+  refresh_ = std::move(refresh);
+}
+
+std::string HttpServer::MetricsText() {
+  {
+    absl::MutexLock lock(&refresh_mutex_);
+    if (refresh_) refresh_();
+  }
   std::vector<prometheus::MetricFamily> families = registry_->Collect();
   std::vector<prometheus::MetricFamily> process = process_.Collect();
   families.insert(families.end(), std::make_move_iterator(process.begin()),
                   std::make_move_iterator(process.end()));
+  prometheus::MetricFamily ready{"sextant_ready", "1 when /readyz says yes, else 0.",
+                                 prometheus::MetricType::Gauge, std::vector<prometheus::ClientMetric>(1)};
+  ready.metric[0].gauge.value = ready_().ok() ? 1 : 0;
+  families.push_back(std::move(ready));
   return prometheus::TextSerializer().Serialize(families);
 }
 

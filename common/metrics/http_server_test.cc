@@ -61,12 +61,7 @@ class HttpServerTest : public testing::Test {
 };
 
 TEST_F(HttpServerTest, MetricsShowBuildProcessAndOwnFamilies) {
-  prometheus::BuildCounter()
-      .Name("sextant_test_total")
-      .Help("A test.")
-      .Register(*registry_)
-      .Add({})
-      .Increment(3);
+  AddCounter(*registry_, "sextant_test_total", "A test.").Increment(3);
   const std::string answer = Get(server_->port(), "/metrics");
   EXPECT_THAT(answer, StartsWith("HTTP/1.1 200 OK\r\n"));
   EXPECT_THAT(answer, HasSubstr("sextant_build_info{service=\"test\",version=\"0.1.0\"} 1"));
@@ -75,6 +70,18 @@ TEST_F(HttpServerTest, MetricsShowBuildProcessAndOwnFamilies) {
                            "process_start_time_seconds"}) {
     EXPECT_THAT(answer, HasSubstr(absl::StrCat("\n", name, " ")));
   }
+}
+
+TEST_F(HttpServerTest, MetricsFollowReadinessAndAskBeforeTheyAnswer) {
+  EXPECT_THAT(Get(server_->port(), "/metrics"), HasSubstr("\nsextant_ready 0\n"));
+  ready_ = true;
+  prometheus::Gauge& level = AddGauge(*registry_, "sextant_test_level", "A test.");
+  server_->SetBeforeScrape([&level] { level.Increment(); });
+  const std::string answer = Get(server_->port(), "/metrics");
+  EXPECT_THAT(answer, HasSubstr("\nsextant_ready 1\n"));
+  EXPECT_THAT(answer, HasSubstr("\nsextant_test_level 1\n"));
+  server_->SetBeforeScrape(nullptr);
+  EXPECT_THAT(Get(server_->port(), "/metrics"), HasSubstr("\nsextant_test_level 1\n"));
 }
 
 TEST_F(HttpServerTest, ReadinessSaysWhy) {
