@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "common/base/listen_error.h"
 #include "common/base/log.h"
+#include "common/rpc/server_metrics.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -60,6 +61,15 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetResourceQuota(quota);
 }
 
+void CountCalls(std::shared_ptr<prometheus::Registry> registry, const std::vector<RpcService>& services,
+                grpc::ServerBuilder& builder) {
+  std::vector<std::string> names;
+  for (const RpcService& service : services) names.push_back(service.full_name);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(std::make_unique<ServerMetrics>(std::move(registry), names));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptions& options,
@@ -72,6 +82,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.AddListeningPort(ListenAddress(options.host, options.port), grpc::InsecureServerCredentials(),
                            &port);
   for (const RpcService& service : services) builder.RegisterService(service.handler);
+  if (options.metrics != nullptr) CountCalls(options.metrics, services, builder);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) return ExplainListenFailure(options.host, options.port);
   return std::unique_ptr<RpcServer>(new RpcServer(std::move(server), port, services));

@@ -1,6 +1,6 @@
 // gRPC servers, started and drained the one way all services do it.
 //
-//   SEXTANT_ASSIGN_OR_RETURN(auto server, RpcServer::Start({.host = ..., .port = 7730},
+//   SEXTANT_ASSIGN_OR_RETURN(auto server, RpcServer::Start({.host = ..., .port = 7730, .metrics = registry},
 //                            {{RegistryService::service_full_name(), &handler}}));
 //   server->SetReady(true);   // when the service can serve
 //   shutdown.Wait();          // common/rpc/shutdown_signal.h
@@ -18,6 +18,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/impl/codegen/service_type.h"
 #include "grpcpp/server.h"
+#include "prometheus/registry.h"
 
 namespace sextant {
 
@@ -33,6 +34,8 @@ struct RpcServerOptions {
   int max_threads = 128;
   // Serve descriptions of the protos (grpcurl and the like).
   bool reflection = true;
+  // Where calls are counted (common/rpc/server_metrics.h). Null: nowhere.
+  std::shared_ptr<prometheus::Registry> metrics = nullptr;
 };
 
 // A handler and its full name: {FooService::service_full_name(), &handler}. The handler must outlive the

@@ -1,12 +1,14 @@
 // Tests of starting, health, reflection, limits and draining on a real loopback server.
 #include "common/rpc/server.h"
 
+#include <algorithm>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/base/error.h"
+#include "common/metrics/metrics.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/request_id.h"
 #include "common/rpc/status.h"
@@ -40,7 +42,8 @@ class Handler final : public RegistryService::Service {
 class RpcServerTest : public testing::Test {
  protected:
   void SetUp() override {
-    auto started = RpcServer::Start({}, {{RegistryService::service_full_name(), &handler_}});
+    auto started =
+        RpcServer::Start({.metrics = metrics_}, {{RegistryService::service_full_name(), &handler_}});
     ASSERT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
     channel_ = MakeChannel(absl::StrCat("127.0.0.1:", server_->port()));
@@ -73,6 +76,23 @@ class RpcServerTest : public testing::Test {
     return CallRaw("/grpc.health.v1.Health/Check", request) == "\x08\x01";
   }
 
+  // The value of the series whose labels hold all of `wanted`; for a histogram, how many it has seen.
+  double Metric(const std::string& name, const prometheus::Labels& wanted) {
+    for (const prometheus::MetricFamily& family : metrics_->Collect()) {
+      if (family.name != name) continue;
+      for (const prometheus::ClientMetric& series : family.metric) {
+        const bool all = std::all_of(wanted.begin(), wanted.end(), [&series](const auto& label) {
+          return std::any_of(series.label.begin(), series.label.end(), [&label](const auto& own) {
+            return own.name == label.first && own.value == label.second;
+          });
+        });
+        if (all) return series.counter.value + static_cast<double>(series.histogram.sample_count);
+      }
+    }
+    return -1;
+  }
+
+  const std::shared_ptr<prometheus::Registry> metrics_ = MakeMetricsRegistry("test");
   Handler handler_;
   std::unique_ptr<RpcServer> server_;
   std::shared_ptr<grpc::Channel> channel_;
@@ -126,6 +146,38 @@ TEST_F(RpcServerTest, ReasonsAndRequestIdsTravel) {
   request.set_reference("any");
   ASSERT_TRUE(stub->GetVector(&context, request, &response).ok());
   EXPECT_EQ(response.name(), "abc-1");
+}
+
+TEST_F(RpcServerTest, CallsAndMessagesAreCounted) {
+  const prometheus::Labels get = {{"grpc_service", RegistryService::service_full_name()},
+                                  {"grpc_method", "GetVector"},
+                                  {"grpc_type", "unary"}};
+  prometheus::Labels ok = get, missing = get;
+  ok["grpc_code"] = "OK";
+  missing["grpc_code"] = "NotFound";
+  // There before the first call, so that its rate is right.
+  EXPECT_EQ(Metric("grpc_server_handled_total", ok), 0);
+  EXPECT_EQ(Metric("grpc_server_handled_total", missing), -1);
+  EXPECT_EQ(Metric("grpc_server_started_total", {{"grpc_type", "client_stream"}}), 0);
+  auto stub = RegistryService::NewStub(channel_);
+  v1::GetVectorRequest request;
+  v1::Vector response;
+  request.set_reference("missing");
+  for (int i = 0; i < 2; ++i) {
+    grpc::ClientContext context;
+    EXPECT_EQ(stub->GetVector(&context, request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+  }
+  handler_.gate.Notify();
+  grpc::ClientContext context;
+  request.set_reference("any");
+  ASSERT_TRUE(stub->GetVector(&context, request, &response).ok());
+  server_->Drain(absl::Seconds(10));
+  EXPECT_EQ(Metric("grpc_server_started_total", get), 3);
+  EXPECT_EQ(Metric("grpc_server_handled_total", ok), 1);
+  EXPECT_EQ(Metric("grpc_server_handled_total", missing), 2);
+  EXPECT_EQ(Metric("grpc_server_handling_seconds", get), 3);
+  EXPECT_EQ(Metric("grpc_server_msg_received_total", get), 3);
+  EXPECT_EQ(Metric("grpc_server_msg_sent_total", get), 1);
 }
 
 TEST_F(RpcServerTest, OversizedMessagesAreRefused) {
