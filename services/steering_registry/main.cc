@@ -51,10 +51,11 @@ absl::Status Run(ShutdownSignal& shutdown) {
   RegistryServiceHandler handler(registry, *store, registry_metrics, config.service);
   // Messages carry at most 1 MiB of data; the rest is room for the description and its labels.
   SEXTANT_ASSIGN_OR_RETURN(
-      const auto server,
-      RpcServer::Start(
-          {.host = config.host, .port = config.port, .max_receive_bytes = (1 << 20) + (256 << 10)},
-          {{internal::v1::RegistryService::service_full_name(), &handler}}));
+      const auto server, RpcServer::Start({.host = config.host,
+                                           .port = config.port,
+                                           .max_receive_bytes = (1 << 20) + (256 << 10),
+                                           .metrics = metrics},
+                                          {{internal::v1::RegistryService::service_full_name(), &handler}}));
   server->SetReady(true);
   serving = true;
   LogInfo("serving", {{"port", server->port()},

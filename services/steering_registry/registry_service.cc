@@ -70,6 +70,7 @@ absl::StatusOr<v1::Vector> RegistryServiceHandler::Receive(
           absl::StrCat("more data was sent than the ", size, " bytes that layers and hidden_size call for"));
     }
     data += message.data();
+    metrics_.BytesReceived(message.data().size());
     message.Clear();
   } while (reader.Read(&message));
   return registry_.Create(std::move(vector), data);
@@ -95,6 +96,7 @@ grpc::Status RegistryServiceHandler::ReadVector(grpc::ServerContext* context,
     if (!writer->Write(part)) {
       return Finish(*context, "ReadVector", absl::CancelledError("the reader went away or was too slow"));
     }
+    metrics_.BytesSent(part.data().size());
     part.Clear();
   }
   return Finish(*context, "ReadVector", absl::OkStatus());

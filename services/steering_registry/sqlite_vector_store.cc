@@ -218,9 +218,10 @@ absl::StatusOr<StoreCounts> SqliteVectorStore::Count() {
   absl::MutexLock lock(&mutex_);
   SEXTANT_ASSIGN_OR_RETURN(
       Statement select,
-      database_->Prepare("SELECT COUNT(DISTINCT name), COUNT(*) FROM versions WHERE NOT hidden"));
+      database_->Prepare("SELECT COUNT(DISTINCT name), COUNT(*),"
+                         " (SELECT IFNULL(SUM(LENGTH(data)), 0) FROM blobs) FROM versions WHERE NOT hidden"));
   SEXTANT_RETURN_IF_ERROR(select.Step().status());
-  return StoreCounts{select.Int(0), select.Int(1)};
+  return StoreCounts{select.Int(0), select.Int(1), select.Int(2)};
 }
 
 }  // namespace sextant

@@ -20,6 +20,7 @@ struct StoredVector {
 struct StoreCounts {
   int64_t name_count = 0;     // names with a visible version
   int64_t version_count = 0;  // visible versions
+  int64_t data_bytes = 0;     // of all directions, each content once
 };
 
 // Threads: all methods from any thread. A method that returned OK has its effect on disk: it survives the
