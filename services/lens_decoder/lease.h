@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "sextant/internal/v1/plan.pb.h"
 
 namespace sextant {
@@ -17,6 +18,7 @@ struct Lease {
   std::vector<int32_t> positions;
   std::vector<int32_t> target_ids;  // one of each position
   std::string data;                 // the positions' payloads, joined
+  absl::Time arrived;               // when the last of them came
 
   int64_t row_count() const { return static_cast<int64_t>(positions.size()) * spec.rows_size(); }
 };

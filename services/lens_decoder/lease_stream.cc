@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/rpc/status.h"
 #include "services/lens_decoder/errors.h"
 
@@ -64,6 +65,7 @@ void LeaseStream::Read(int64_t max_queued_bytes) {
     if (!arrived.ok()) {
       fault = arrived.status();
     } else if (arrived->has_value()) {
+      if (Lease* lease = std::get_if<Lease>(&**arrived)) lease->arrived = absl::Now();
       absl::MutexLock lock(&mutex_);
       queued_bytes_ += BytesOf(**arrived);
       arrived_.push_back(**std::move(arrived));

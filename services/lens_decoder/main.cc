@@ -118,6 +118,8 @@ absl::Status Run(ShutdownSignal& shutdown) {
                           {"vocab_size", loaded.head.vocab_size},
                           {"lens_sha256", absl::BytesToHexString(loaded.digest)},
                           {"http_port", http->port()}});
+  metrics.SetDecoder(loaded.backend->Name(), config.dtype == DType::kF32 ? "float32" : "bfloat16",
+                     absl::BytesToHexString(loaded.digest), config.threads);
   SEXTANT_RETURN_IF_ERROR(workers.Start(config, loaded, metrics));
   while (!workers.failed() && !shutdown.WaitFor(absl::Milliseconds(500))) {
   }

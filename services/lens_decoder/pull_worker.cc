@@ -99,7 +99,7 @@ absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> lease
   }
   for (const Lease& lease : leases) {
     if (status.ok()) {
-      metrics_.LeaseDone();
+      metrics_.LeaseDone(absl::Now() - lease.arrived);
     } else if (IsBadLease(status)) {
       Hold(lease.id, status);
     } else if (stream.SendRelease(lease.id)) {
