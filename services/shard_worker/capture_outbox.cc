@@ -159,7 +159,12 @@ void CaptureOutbox::End(const std::string& id, absl::string_view reason) {
 
 bool CaptureOutbox::Reachable(const std::string& address) const {
   absl::MutexLock lock(&mutex_);
-  return connected_ && address == address_;
+  return counts_.connected && address == address_;
+}
+
+OutboxCounts CaptureOutbox::counts() const {
+  absl::MutexLock lock(&mutex_);
+  return counts_;
 }
 
 std::string CaptureOutbox::address() const {
@@ -194,7 +199,8 @@ void CaptureOutbox::OnReply(const pb::RankReply& reply) {
       return;
     case pb::RankReply::kHello: {
       absl::MutexLock lock(&mutex_);
-      connected_ = true;
+      counts_.connected = true;
+      ++counts_.connections;
       return;
     }
     case pb::RankReply::MESSAGE_NOT_SET:

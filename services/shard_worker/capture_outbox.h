@@ -37,6 +37,14 @@ struct OutboxOptions {
   int64_t message_bytes = 1 << 20;
 };
 
+// What went over the streams so far.
+struct OutboxCounts {
+  int64_t sent_chunks = 0;  // repeats after a reconnect included
+  int64_t sent_bytes = 0;
+  int64_t connections = 0;
+  bool connected = false;
+};
+
 // The capture service's answers that concern the leader.
 struct CaptureAnswers {
   std::function<void(const std::string& capture, int64_t granted_total_bytes)> on_credit;
@@ -90,6 +98,8 @@ class CaptureOutbox final : public CaptureControl {
   void OnReply(const sextant::internal::v1::RankReply& reply);
   // Called, under no lock of the outbox, whenever Next may have more.
   void SetListener(std::function<void()> listener);
+
+  OutboxCounts counts() const;
 
  private:
   using RankMessage = sextant::internal::v1::RankMessage;
@@ -147,7 +157,8 @@ class CaptureOutbox final : public CaptureControl {
   mutable absl::Mutex mutex_;
   std::function<void()> listener_ ABSL_GUARDED_BY(mutex_);
   std::string address_ ABSL_GUARDED_BY(mutex_);
-  bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  // Its `connected` turns true with the hello's answer.
+  OutboxCounts counts_ ABSL_GUARDED_BY(mutex_);
   bool hello_sent_ ABSL_GUARDED_BY(mutex_) = false;
   std::map<std::string, Capture> captures_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, Binding> bindings_ ABSL_GUARDED_BY(mutex_);

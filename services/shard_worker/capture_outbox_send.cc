@@ -16,7 +16,7 @@ namespace pb = sextant::internal::v1;
 
 void CaptureOutbox::OnConnecting() {
   absl::MutexLock lock(&mutex_);
-  connected_ = false;
+  counts_.connected = false;
   hello_sent_ = false;
   for (auto& [id, binding] : bindings_) binding.attach_sent = binding.seal_sent = binding.end_sent = false;
   for (auto& [id, capture] : captures_) {
@@ -26,7 +26,7 @@ void CaptureOutbox::OnConnecting() {
 
 void CaptureOutbox::OnDisconnected() {
   absl::MutexLock lock(&mutex_);
-  connected_ = false;
+  counts_.connected = false;
 }
 
 std::optional<pb::RankMessage> CaptureOutbox::Next() {
@@ -133,6 +133,8 @@ pb::RankMessage CaptureOutbox::NextPart(const std::string& id, const Capture& ca
     data = data.substr(batch.sent_parts * options_.message_bytes, options_.message_bytes);
   }
   ++batch.sent_parts;
+  ++counts_.sent_chunks;
+  counts_.sent_bytes += static_cast<int64_t>(data.size());
   return message;
 }
 

@@ -19,6 +19,13 @@ constexpr absl::Duration kIdleLook = absl::Milliseconds(100);
 // How often ring room of other ranks is looked at, of which no event tells.
 constexpr absl::Duration kRingLook = absl::Milliseconds(2);
 
+// Adds the time since `before` to `total`; the next phase begins.
+void Account(absl::Duration& total, absl::Time& before) {
+  const absl::Time now = absl::Now();
+  total += now - before;
+  before = now;
+}
+
 }  // namespace
 
 Engine::Engine(std::unique_ptr<Scheduler> scheduler, const EngineLimits& limits, PlanChannel& channel,
@@ -98,39 +105,48 @@ void Engine::Drain(absl::Duration grace) {
 }
 
 void Engine::Observe(const SchedulerCounts& counts) const {
-  if (observer_.on_counts) observer_.on_counts(counts);
+  if (observer_.on_counts) observer_.on_counts(counts, phases_);
 }
 
 absl::StatusOr<std::optional<pb::Plan>> Engine::WaitForPlan() {
   absl::MutexLock lock(&mutex_);
   while (true) {
     if (channel_.aborted()) return GroupLostError();
-    if (auto plan = scheduler_->NextPlan(); plan.has_value()) return plan;
+    absl::Time before = absl::Now();
+    auto plan = scheduler_->NextPlan();
+    Account(phases_.plan, before);
+    if (plan.has_value()) return plan;
     if (stopping_ && scheduler_->idle()) return std::nullopt;
     const SchedulerCounts counts = scheduler_->counts();
     Observe(counts);
     changed_.WaitWithTimeout(&mutex_, counts.waiting_for_capture > 0 ? kRingLook : kIdleLook);
+    Account(phases_.wait, before);
   }
 }
 
 absl::Status Engine::RunPlan(const pb::Plan& plan) {
   const absl::Time start = absl::Now();
+  absl::Time before = start;
   SEXTANT_RETURN_IF_ERROR(channel_.Broadcast(plan.SerializeAsString(), step_deadline_));
+  Account(phases_.broadcast, before);
   std::vector<SampleRow> samples;
   {
     absl::MutexLock lock(&mutex_);
     samples = scheduler_->sample_rows();
   }
   SEXTANT_ASSIGN_OR_RETURN(const std::vector<SampledToken> tokens, executor_.Run(plan, samples));
+  Account(phases_.execute, before);
   SchedulerCounts counts;
   {
     absl::MutexLock lock(&mutex_);
     scheduler_->FinishStep(tokens);
     counts = scheduler_->counts();
   }
+  Account(phases_.finish, before);
   Observe(counts);
   if (observer_.on_step && !plan.work().empty()) {
     StepReport report;
+    report.sequences = plan.work_size();
     for (const pb::Work& work : plan.work()) report.rows += work.token_ids_size();
     report.time = absl::Now() - start;
     observer_.on_step(report);

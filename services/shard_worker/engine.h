@@ -18,17 +18,27 @@
 
 namespace sextant {
 
-// Rows and time of one step.
+// What one step ran, and how long it took.
 struct StepReport {
   int64_t rows = 0;
+  int64_t sequences = 0;
   absl::Duration time;
+};
+
+// Where the loop's time went: running totals.
+struct PhaseTimes {
+  absl::Duration wait;       // nothing to do, or nothing that credit and ring room allow
+  absl::Duration plan;       // deciding what the next step does
+  absl::Duration broadcast;  // handing the plan to the other ranks
+  absl::Duration execute;    // the forward pass, steering, recording and sampling
+  absl::Duration finish;     // handing tokens out
 };
 
 // Who counts. Called from the loop's thread; both are optional.
 struct EngineObserver {
   std::function<void(const StepReport&)> on_step;
   // After every step, and several times a second while idle.
-  std::function<void(const SchedulerCounts&)> on_counts;
+  std::function<void(const SchedulerCounts&, const PhaseTimes&)> on_counts;
 };
 
 // Threads: all methods from any thread.
@@ -77,6 +87,7 @@ class Engine {
   const absl::Duration step_deadline_;
   const EngineObserver observer_;
   std::function<void(const absl::Status&)> on_lost_;
+  PhaseTimes phases_;  // the loop's
 
   mutable absl::Mutex mutex_;
   absl::CondVar changed_;

@@ -85,7 +85,6 @@ absl::Status WaitForRanks(const PlanChannel& channel, ShutdownSignal& shutdown) 
 absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const WorkerConfig& config,
                                                       std::shared_ptr<prometheus::Registry> metrics,
                                                       const std::atomic<bool>& ready) {
-  AddGroupMetrics(*metrics, config.epoch, config.restart_count, config.rank);
   const int port = config.http_port == 0 ? 0 : config.http_port + config.rank;
   return HttpServer::Start(config.host, port, std::move(metrics),
                            [&ready] { return ready ? absl::OkStatus() : worker_errors::Loading(); });
@@ -94,8 +93,11 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const WorkerConfig& config
 // Ranks other than the leader: do what plans say until one says that it is the last.
 absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
   std::atomic<bool> ready = false;
-  SEXTANT_ASSIGN_OR_RETURN(const auto http, StartHttp(config, MakeMetricsRegistry("shard_worker"), ready));
+  const auto registry = MakeMetricsRegistry("shard_worker");
+  RankMetrics metrics(*registry, config.epoch, config.restart_count, config.rank);
+  SEXTANT_ASSIGN_OR_RETURN(const auto http, StartHttp(config, registry, ready));
   SEXTANT_RETURN_IF_ERROR(LoadRank(config, {}, nullptr, parts));
+  http->SetBeforeScrape([&metrics, &parts] { metrics.Update(*parts.ring, *parts.outbox); });
   parts.link = std::make_unique<CaptureLink>(*parts.outbox);
   parts.channel->Report(ReportWord::kReady, 1);
   ready = true;
@@ -116,17 +118,23 @@ class Leader {
   absl::Status Run() {
     // Listening comes first, so that a port that is taken is known before minutes of loading.
     const auto metrics = MakeMetricsRegistry("shard_worker");
+    RankMetrics rank_metrics(*metrics, config_.epoch, config_.restart_count, config_.rank);
     SEXTANT_ASSIGN_OR_RETURN(const auto http, StartHttp(config_, metrics, ready_));
-    SEXTANT_ASSIGN_OR_RETURN(
-        const auto server,
-        RpcServer::Start({.host = config_.host, .port = config_.port, .max_receive_bytes = kMaxRequestBytes},
-                         {{pb::WorkerService::service_full_name(), &handler_}}));
+    SEXTANT_ASSIGN_OR_RETURN(const auto server,
+                             RpcServer::Start({.host = config_.host,
+                                               .port = config_.port,
+                                               .max_receive_bytes = kMaxRequestBytes,
+                                               .metrics = metrics},
+                                              {{pb::WorkerService::service_full_name(), &handler_}}));
     SEXTANT_RETURN_IF_ERROR(Load(*metrics));
+    http->SetBeforeScrape([this, &rank_metrics] { rank_metrics.Update(*parts_.ring, *parts_.outbox); });
     SEXTANT_RETURN_IF_ERROR(WaitForRanks(*parts_.channel, shutdown_));
     SEXTANT_ASSIGN_OR_RETURN(const ModelDigest digest, DigestModel(*parts_.source, config_.digest_cache_dir));
     engine_->Start([this](const absl::Status& status) { lost_ = true; });
     parts_.link = std::make_unique<CaptureLink>(*parts_.outbox);
-    handler_.Serve(*engine_, Describe(config_, parts_, digest));
+    const pb::GetEngineResponse description = Describe(config_, parts_, digest);
+    AddModelInfo(*metrics, description.model());
+    handler_.Serve(*engine_, description);
     server->SetReady(true);
     ready_ = true;
     LogInfo("serving", {{"port", server->port()}, {"http_port", http->port()}, {"epoch", config_.epoch}});
@@ -166,17 +174,20 @@ class Leader {
       LogWarning("stop strings will be refused", {{"status", tokenizer.status()}});
       parts_.limits.stop_strings = false;
     }
+    leader_metrics_ = std::make_unique<LeaderMetrics>(metrics, parts_.limits);
     SchedulerDeps deps;
+    deps.on_finished = [this](const RequestTimes& times) { leader_metrics_->CountRequest(times); };
     deps.clock = &parts_.clock;
     deps.capture = parts_.outbox.get();
     deps.token_bytes = [this](int32_t id) { return std::string(tokenizer_->TokenBytes(id)); };
     deps.released_slots = [channel = parts_.channel.get()](int rank) {
       return channel->Reported(rank, ReportWord::kReleasedSlots);
     };
-    leader_metrics_ = std::make_unique<LeaderMetrics>(metrics, parts_.limits);
     EngineObserver observer;
     observer.on_step = [this](const StepReport& report) { leader_metrics_->CountStep(report); };
-    observer.on_counts = [this](const SchedulerCounts& counts) { leader_metrics_->SetCounts(counts); };
+    observer.on_counts = [this](const SchedulerCounts& counts, const PhaseTimes& phases) {
+      leader_metrics_->SetCounts(counts, phases);
+    };
     engine_ = std::make_unique<Engine>(
         std::make_unique<Scheduler>(parts_.limits, config_.epoch, std::move(deps)), parts_.limits,
         *parts_.channel, *parts_.executor, config_.step_deadline, std::move(observer));

@@ -225,11 +225,15 @@ void Scheduler::FinishGeneration(Sequence& sequence, sextant::v1::FinishReason r
   finished.set_lens_position_count(sequence.lens_count);
   for (const int64_t count : sequence.touched_row_counts) finished.add_touched_row_counts(count);
   const absl::Time prefilled = sequence.generated_count() > 0 ? sequence.first_token : now;
-  finished.set_queue_ns(absl::ToInt64Nanoseconds(sequence.admitted - sequence.submitted));
-  finished.set_prefill_ns(absl::ToInt64Nanoseconds(prefilled - sequence.admitted));
-  finished.set_decode_ns(absl::ToInt64Nanoseconds(now - prefilled));
+  const RequestTimes times = {.queue = sequence.admitted - sequence.submitted,
+                              .prefill = prefilled - sequence.admitted,
+                              .decode = now - prefilled};
+  finished.set_queue_ns(absl::ToInt64Nanoseconds(times.queue));
+  finished.set_prefill_ns(absl::ToInt64Nanoseconds(times.prefill));
+  finished.set_decode_ns(absl::ToInt64Nanoseconds(times.decode));
   finished.set_captured_bytes(sequence.paid_bytes);
   sequence.output->Push(std::move(event));
+  if (deps_.on_finished) deps_.on_finished(times);
   FreeSlot(sequence);
   if (!sequence.captured()) {
     sequence.output->Finish(absl::OkStatus());

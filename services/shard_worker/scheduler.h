@@ -13,6 +13,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/base/clock.h"
 #include "kernels/backend.h"
@@ -36,6 +37,13 @@ struct SampleRow {
   SampleSettings settings;
 };
 
+// How long a request that ran to its end spent where.
+struct RequestTimes {
+  absl::Duration queue;    // until it held a slot and KV blocks
+  absl::Duration prefill;  // from there to its first token
+  absl::Duration decode;   // from there to its last
+};
+
 // Everything the scheduler needs from outside.
 struct SchedulerDeps {
   const Clock* clock = nullptr;
@@ -44,6 +52,8 @@ struct SchedulerDeps {
   std::function<std::string(int32_t)> token_bytes;
   // Running total of ring slots that `rank` has freed.
   std::function<int64_t(int rank)> released_slots;
+  // Who counts; optional.
+  std::function<void(const RequestTimes&)> on_finished;
 };
 
 struct SchedulerCounts {
