@@ -19,6 +19,7 @@
 #include "services/capture/options.h"
 #include "services/capture/protocol_policy.h"
 #include "services/capture/rank_streams.h"
+#include "services/capture/reading_delays.h"
 #include "services/capture/spool.h"
 #include "sextant/internal/v1/capture.pb.h"
 
@@ -31,13 +32,20 @@ struct CaptureCounters {
   int64_t chunks_refused = 0;
   int64_t bytes_received = 0;
   int64_t bytes_spooled = 0;
+  int64_t positions_decoded = 0;
   int64_t rows_decoded = 0;
   int64_t positions_failed = 0;
   int64_t results_late = 0;
   int64_t leases_made = 0;
   int64_t leases_expired = 0;
+  // Given back by decoders that go on or were told to end; held by decoders whose streams ended.
+  int64_t leases_released = 0;
+  int64_t leases_orphaned = 0;
   int64_t captures_opened = 0;
   int64_t captures_refused = 0;
+  int64_t captures_completed = 0;
+  // Ended before everything was in: cancelled, lost, refused or out of time.
+  int64_t captures_cut_short = 0;
   // Found in the spool at the start and left alone.
   int64_t captures_unreadable = 0;
 };
@@ -119,6 +127,10 @@ class CaptureCore {
   // ---- for metrics and tests
   const CaptureCounters& counters() const { return counters_; }
   const CreditPool& credit() const { return credit_; }
+  const ReadingDelays& reading_delays() const { return reading_delays_; }
+  size_t rank_stream_count() const { return ranks_.size(); }
+  size_t follower_count() const { return followers_.size(); }
+  size_t lease_count() const { return leases_.leases().size(); }
   const CaptureRecord* FindRecord(const CaptureId& id) const;
   // Bytes of transient rows in memory.
   int64_t held_bytes() const;
@@ -210,6 +222,7 @@ class CaptureCore {
   StreamId next_stream_ = 1;
   Effects effects_;
   CaptureCounters counters_;
+  ReadingDelays reading_delays_;
 };
 
 }  // namespace sextant

@@ -110,6 +110,7 @@ void CaptureCore::EndCapture(const CaptureId& id, absl::string_view reason) {
   const auto found = captures_.find(id);
   if (found == captures_.end()) return;
   CaptureRecord& record = *found->second.record;
+  if (!record.ended()) ++counters_.captures_cut_short;
   const bool was_attached =
       record.state() == CaptureRecord::State::kAttached || record.state() == CaptureRecord::State::kSealed;
   const StreamId leader = ranks_.LeaderStream(record.request().engine(), record.epoch());

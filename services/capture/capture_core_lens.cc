@@ -38,7 +38,10 @@ absl::StatusOr<StreamId> CaptureCore::ConnectDecoder(const DecoderHello& hello) 
 }
 
 void CaptureCore::DisconnectDecoder(StreamId id) {
-  for (const Lease& lease : leases_.Disconnect(id)) ReturnPositions(lease, 0, LeaseEnd::kDecoderDied);
+  for (const Lease& lease : leases_.Disconnect(id)) {
+    ++counters_.leases_orphaned;
+    ReturnPositions(lease, 0, LeaseEnd::kDecoderDied);
+  }
 }
 
 absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message) {
@@ -55,6 +58,7 @@ absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message
       if (decoder->leases.contains(message.release().lease())) {
         const LeaseId lease = message.release().lease();
         if (decoder->sending == lease) decoder->sending = 0;
+        ++counters_.leases_released;
         ReturnPositions(leases_.Remove(lease), lease, LeaseEnd::kReleased);
       }
       return absl::OkStatus();
@@ -99,7 +103,9 @@ absl::Status CaptureCore::TakeReading(Lease& lease, LeaseId id, CaptureRecord* r
   const bool is_final = position->state == PositionState::kDone || position->state == PositionState::kFailed;
   if (is_final && policy_.first_result_only) return absl::OkStatus();
   if (late && !policy_.accept_late_results) return absl::OkStatus();
+  ++counters_.positions_decoded;
   counters_.rows_decoded += readings.layers_size();
+  reading_delays_.Add(clock_->Now() - position->since);
   FinishPosition(*record, position_index, ReadingsAt(readings, index), /*failed=*/false);
   return absl::OkStatus();
 }

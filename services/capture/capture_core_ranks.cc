@@ -243,6 +243,7 @@ void CaptureCore::CompleteIfAllIn(CaptureRecord& record) {
     return;
   }
   if (!*complete) return;
+  ++counters_.captures_completed;
   if (leader != 0) {
     ranks_.Pending(leader, id).sealed = true;
     effects_.ready.insert(leader);

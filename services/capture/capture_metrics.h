@@ -1,6 +1,8 @@
 // What the capture service counts.
 #pragma once
 
+#include <vector>
+
 #include "common/metrics/metrics.h"
 #include "services/capture/capture_core.h"
 
@@ -16,9 +18,11 @@ class CaptureMetrics {
 
  private:
   struct Counted {
-    prometheus::Counter* metric;
+    prometheus::Counter& metric;
     int64_t CaptureCounters::*count;
   };
+  void UpdateGauges(const CaptureCore& core);
+
   prometheus::Gauge& waiting_rows_;
   prometheus::Gauge& leased_rows_;
   prometheus::Gauge& oldest_seconds_;
@@ -26,13 +30,19 @@ class CaptureMetrics {
   prometheus::Gauge& budget_bytes_;
   prometheus::Gauge& credit_bytes_;
   prometheus::Gauge& disk_reserved_bytes_;
+  prometheus::Gauge& disk_budget_bytes_;
   prometheus::Gauge& reading_bytes_;
   prometheus::Gauge& open_;
   prometheus::Gauge& complete_;
   prometheus::Gauge& incomplete_;
+  prometheus::Gauge& leases_;
   prometheus::Gauge& decoders_;
-  std::vector<Counted> counters_;
+  prometheus::Gauge& ranks_;
+  prometheus::Gauge& followers_;
+  prometheus::Histogram& delay_seconds_;
+  const std::vector<Counted> counters_;
   CaptureCounters last_;
+  ReadingDelays last_delays_;
 };
 
 }  // namespace sextant

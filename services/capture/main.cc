@@ -75,7 +75,8 @@ absl::Status Run(ShutdownSignal& shutdown) {
       RpcServer::Start({.host = config.host,
                         .port = config.port,
                         .max_receive_bytes = kMaxReceiveBytes,
-                        .max_concurrent_streams = kMaxStreams},
+                        .max_concurrent_streams = kMaxStreams,
+                        .metrics = metrics},
                        {{internal::v1::CaptureControlService::service_full_name(), &control},
                         {internal::v1::RankStreamService::service_full_name(), &ranks},
                         {internal::v1::LensStreamService::service_full_name(), &lenses}}));
