@@ -18,11 +18,14 @@ CallScope::CallScope(GatewayMetrics& metrics, absl::string_view method, const gr
       gate_(gate),
       entered_(gate != nullptr && gate->Enter()) {
   metrics_.CallsInFlight(1);
+  if (entered_) metrics_.StreamsInFlight(1);
 }
 
 CallScope::~CallScope() {
   metrics_.CallsInFlight(-1);
-  if (entered_) gate_->Leave();
+  if (!entered_) return;
+  gate_->Leave();
+  metrics_.StreamsInFlight(-1);
 }
 
 absl::Status CallScope::admitted() const {
@@ -30,15 +33,14 @@ absl::Status CallScope::admitted() const {
 }
 
 grpc::Status CallScope::End(const absl::Status& status) {
-  metrics_.Count(method_, status);
-  if (method_ == "Generate") metrics_.GenerateTook(absl::Now() - start_);
-  if (absl::IsResourceExhausted(status)) metrics_.RefusalTook(absl::Now() - start_);
+  const absl::Duration time = absl::Now() - start_;
+  metrics_.Count(method_, status, time);
   const bool ours = absl::IsInternal(status) || absl::IsDataLoss(status) || absl::IsUnknown(status);
   Log(ours ? LogLevel::kError : LogLevel::kInfo, "call ended",
       {{"request_id", request_id_},
        {"method", method_},
        {"status", status},
-       {"seconds", absl::ToDoubleSeconds(absl::Now() - start_)}});
+       {"seconds", absl::ToDoubleSeconds(time)}});
   return ToGrpcStatus(status);
 }
 

@@ -228,8 +228,13 @@ absl::Status GenerateCall::ForwardTokens(const WorkerChoice& worker, const Gener
 }
 
 bool GenerateCall::ForwardToken(const internal::v1::Token& token, Attempt* attempt) {
-  if (!saw_token_) metrics_.FirstToken(absl::Now() - start_);
-  saw_token_ = true;
+  const absl::Time now = absl::Now();
+  if (last_token_ == absl::InfinitePast()) {
+    metrics_.FirstToken(now - start_);
+  } else {
+    metrics_.NextToken(now - last_token_);
+  }
+  last_token_ = now;
   metrics_.GeneratedToken();
   v1::GenerateResponse event;
   event.mutable_token()->set_index(token.index());

@@ -85,7 +85,7 @@ class GenerateCall {
   const std::string request_id_;
   const absl::Time start_;
   std::string capture_name_;
-  bool saw_token_ = false;
+  absl::Time last_token_ = absl::InfinitePast();
   bool said_no_decoder_ = false;
 };
 

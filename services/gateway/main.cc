@@ -27,20 +27,26 @@ absl::Status Run(ShutdownSignal& shutdown) {
   const auto registry = MakeMetricsRegistry("gateway");
   GatewayMetrics metrics(*registry);
   Peers peers(config.peers);
+  VectorCache vectors(config.vector_cache_bytes);
   std::atomic<bool> draining = false;
   SEXTANT_ASSIGN_OR_RETURN(const auto http, HttpServer::Start(config.host, config.http_port, registry, [&] {
                              return draining ? Unavailable("DRAINING", "shutting down") : peers.Ready();
                            }));
 
-  VectorCache vectors(config.vector_cache_bytes);
+  http->SetBeforeScrape([&] {
+    metrics.SetPeers(peers.Count());
+    metrics.SetVectorCache(vectors.bytes());
+  });
   StreamGate gate(config.max_concurrent_calls);
+  metrics.SetStreamLimit(gate.limit());
   InferenceServiceHandler inference(peers, vectors, metrics, gate, config.inference);
   CaptureServiceHandler captures(peers, metrics, gate, config.captures);
   VectorServiceHandler vector_service(peers, metrics, gate, config.vectors);
   SEXTANT_ASSIGN_OR_RETURN(const auto server,
                            RpcServer::Start({.host = config.host,
                                              .port = config.port,
-                                             .max_threads = config.max_concurrent_calls + kSpareThreads},
+                                             .max_threads = config.max_concurrent_calls + kSpareThreads,
+                                             .metrics = registry},
                                             {{v1::InferenceService::service_full_name(), &inference},
                                              {v1::CaptureService::service_full_name(), &captures},
                                              {v1::VectorService::service_full_name(), &vector_service}}));

@@ -188,6 +188,16 @@ absl::Status Peers::Ready() const {
   return registry_status_;
 }
 
+PeerCounts Peers::Count() const {
+  absl::MutexLock lock(&mutex_);
+  const auto ready = std::count_if(workers_.begin(), workers_.end(),
+                                   [](const Worker& worker) { return worker.status.ok(); });
+  return {.workers = static_cast<int>(workers_.size()),
+          .workers_ready = static_cast<int>(ready),
+          .capture_ready = capture_status_.ok(),
+          .registry_ready = registry_status_.ok()};
+}
+
 absl::StatusOr<std::shared_ptr<const ServedModel>> Peers::Model() const {
   absl::MutexLock lock(&mutex_);
   if (model_ == nullptr) return EngineUnavailable(std::string(model_status_.message()));

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "services/gateway/gateway_metrics.h"
 #include "services/gateway/served_model.h"
 #include "sextant/internal/v1/capture.grpc.pb.h"
 #include "sextant/internal/v1/registry.grpc.pb.h"
@@ -54,6 +55,8 @@ class Peers {
   // OK when a worker, the capture service and the registry answered the last probe and the tokenizer is
   // loaded.
   absl::Status Ready() const;
+
+  PeerCounts Count() const;
 
   // UNAVAILABLE / ENGINE_UNAVAILABLE until a worker has been heard of.
   absl::StatusOr<std::shared_ptr<const ServedModel>> Model() const;

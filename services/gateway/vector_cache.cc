@@ -13,6 +13,11 @@ std::shared_ptr<const std::string> VectorCache::Find(const std::string& sha256) 
   return found->second->directions;
 }
 
+int64_t VectorCache::bytes() const {
+  absl::MutexLock lock(&mutex_);
+  return bytes_;
+}
+
 void VectorCache::Put(const std::string& sha256, std::shared_ptr<const std::string> directions) {
   const auto size = static_cast<int64_t>(directions->size());
   absl::MutexLock lock(&mutex_);

@@ -21,6 +21,9 @@ class VectorCache {
   // The directions with this digest, or nullptr.
   std::shared_ptr<const std::string> Find(const std::string& sha256);
 
+  // Bytes kept now.
+  int64_t bytes() const;
+
   // Keeps `directions`, unless they alone are too large.
   void Put(const std::string& sha256, std::shared_ptr<const std::string> directions);
 
@@ -31,7 +34,7 @@ class VectorCache {
   };
 
   const int64_t max_bytes_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   int64_t bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   std::list<Entry> entries_ ABSL_GUARDED_BY(mutex_);  // most recently used first
   absl::flat_hash_map<std::string, std::list<Entry>::iterator> by_digest_ ABSL_GUARDED_BY(mutex_);
