@@ -133,8 +133,17 @@ class Cluster:
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {"port": self.port, "settings": self.settings, "processes": [vars(p) for p in self.processes]}
-        (self.folder / "state.json.part").write_text(json.dumps(state, indent=1))
-        (self.folder / "state.json.part").rename(self.folder / "state.json")
+        # Prometheus reads targets.json again and again.
+        targets = [{"targets": [f"127.0.0.1:{port}" for port in self.http_ports()]}]
+        for name, content in (("state.json", state), ("targets.json", targets)):
+            part = self.folder / f"{name}.part"
+            part.write_text(json.dumps(content, indent=1))
+            part.rename(self.folder / name)
+
+    def http_ports(self) -> list[int]:
+        """Where /metrics is served: one port a process, and one more for each further rank."""
+        ranks = range(1, self.settings.get("ranks", 1))
+        return [port for p in self.processes for port in [p.http] + [p.http + r for r in ranks if p.binary == "shard_worker"]]
 
     def start(self, name: str, binary: str, http: int, flags: list[str], nice: int = 0) -> Process:
         """Starts one service in the background, in a session of its own so that Ctrl-C here does not reach it."""
@@ -250,7 +259,8 @@ class Cluster:
             for process in [p for p in self.processes if p.binary == binary]:
                 self.stop(process)
         self.processes = []
-        (self.folder / "state.json").unlink(missing_ok=True)
+        for name in ("state.json", "targets.json"):
+            (self.folder / name).unlink(missing_ok=True)
         return count
 
     def status(self) -> bool:
@@ -273,7 +283,7 @@ class Cluster:
             print(f"{process.name:<20}{process.pid:>8}  {state:<12}http://127.0.0.1:{process.http}/metrics{note}")
             if alive and process.binary == "shard_worker":
                 for rank, pid in process.ranks():
-                    print(f"{'  rank ' + str(rank):<20}{pid:>8}")
+                    print(f"{'  rank ' + str(rank):<20}{pid:>8}{'':<14}http://127.0.0.1:{process.http + rank}/metrics")
         capture = next((p for p in self.processes if p.binary == "capture" and p.alive()), None)
         for title, name in (("lens decoders connected", "sextant_capture_decoders"), ("rows waiting for a lens", "sextant_capture_waiting_rows")):
             value = capture.metric(name) if capture else None
