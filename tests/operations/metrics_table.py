@@ -1,0 +1,109 @@
+"""The table of metrics in services/README.md, made from what running services expose.
+
+    deploy/local/up && .venv/bin/python tests/operations/metrics_table.py [--write] && deploy/local/down
+
+prints it for the local cluster, which must have two ranks or more; --write puts it into the README.
+"""
+
+import dataclasses
+import pathlib
+import re
+import sys
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+README = ROOT / "services/README.md"
+BEGIN, END = "<!-- metrics: made by tests/operations/metrics_table.py -->", "<!-- end of metrics -->"
+SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? \S+$")
+LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="(?:[^"\\]|\\.)*"')
+TITLES = {
+    "": "Every service",
+    "grpc": "Every gRPC server",
+    "gateway": "Gateway",
+    "worker": "Shard worker",
+    "capture": "Capture",
+    "lens": "Lens decoder",
+    "registry": "Steering registry",
+}
+
+
+@dataclasses.dataclass
+class Metric:
+    """One family as it is exposed."""
+
+    name: str
+    type: str
+    help: str
+    labels: set[str] = dataclasses.field(default_factory=set)
+
+
+def scrape(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        return answer.read().decode()
+
+
+def parse(text: str) -> dict[str, Metric]:
+    """The families of one exposition, by name."""
+    metrics: dict[str, Metric] = {}
+    current = Metric("", "", "")
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            name, help_text = line.removeprefix("# HELP ").split(" ", 1)
+            current = metrics[name] = Metric(name, "", help_text)
+        elif line.startswith("# TYPE "):
+            current.type = line.split(" ")[3]
+        elif match := SAMPLE.match(line):
+            current.labels |= set(LABEL.findall(match[2] or "")) - {"le"}
+    return metrics
+
+
+def merge(expositions: list[str]) -> dict[str, Metric]:
+    """The families of several expositions."""
+    merged: dict[str, Metric] = {}
+    for text in expositions:
+        for name, metric in parse(text).items():
+            merged.setdefault(name, metric).labels.update(metric.labels)
+    return merged
+
+
+def section(name: str) -> str:
+    """The key into TITLES of a metric."""
+    if name.startswith("grpc_server_"):
+        return "grpc"
+    word = name.removeprefix("sextant_").split("_")[0]
+    if name == "sextant_model_info":
+        return "worker"
+    return word if name.startswith("sextant_") and word in TITLES else ""
+
+
+def render(metrics: dict[str, Metric]) -> str:
+    """The table in Markdown."""
+    lines = []
+    for key, title in TITLES.items():
+        lines += ["", f"**{title}**", "", "| metric | type | labels | what |", "|---|---|---|---|"]
+        for name in sorted(n for n in metrics if section(n) == key):
+            metric = metrics[name]
+            labels = ", ".join(f"`{label}`" for label in sorted(metric.labels))
+            lines.append(f"| `{name}` | {metric.type} | {labels} | {metric.help} |")
+    return "\n".join(lines[1:])
+
+
+def documented() -> str:
+    """The table as the README has it."""
+    return README.read_text().split(BEGIN)[1].split(END)[0].strip()
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT / "deploy/local"))
+    import cluster
+
+    table = render(merge([scrape(port) for port in cluster.Cluster(ROOT / "build/local").http_ports()]))
+    if "--write" in sys.argv[1:]:
+        before, rest = README.read_text().split(BEGIN)
+        README.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
+    else:
+        print(table)
+
+
+if __name__ == "__main__":
+    main()

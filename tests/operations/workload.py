@@ -1,0 +1,139 @@
+"""What is done to a suite so that every metric has something to count."""
+
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+import numpy
+import sextant
+
+PROMPT = "Once upon a time, in a village by the sea, there lived an old navigator"
+LENS = sextant.Lens()
+CAPTURE = sextant.Capture(sites=["resid_post", "attn_out"])
+LONG = dict(max_new_tokens=120, ignore_eos=True)
+WAIT_S = 60
+
+
+def process(cluster, binary: str):
+    return next(p for p in cluster.processes if p.binary == binary)
+
+
+def until(condition, what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {WAIT_S} s for {what}"
+        time.sleep(0.02)
+
+
+def vectors(client) -> None:
+    """Stores, applies and deletes vectors."""
+    width = client.model().hidden_size
+    for strength in (1, 2):
+        stored = client.vectors.put("operations", strength * numpy.ones((1, width), numpy.float32), site="resid_post", layers=[1])
+    client.generate(PROMPT, steer=[sextant.Steer("operations")], max_new_tokens=4).wait()
+    client.vectors.get("operations")
+    client.vectors.list()
+    client.vectors.delete(stored)
+    with contextlib.suppress(sextant.SextantError):
+        client.vectors.get("no-such-vector")
+
+
+def generations(client, count: int) -> None:
+    """Generates with lens and kept capture, `count` at a time."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        list(pool.map(lambda _: client.generate(PROMPT, lens=LENS, capture=CAPTURE, **LONG).wait(), range(count)))
+    newest = client.captures.list()[-1]
+    client.captures.get(newest)
+    client.captures.delete(newest)
+
+
+def crowd(client, count: int, seen) -> None:
+    """More generations at a time than the engine has slots for, again and again until `seen()`."""
+
+    def burst() -> bool:
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            list(pool.map(lambda _: client.generate(PROMPT, **LONG).wait(), range(count)))
+        return seen()
+
+    until(burst, "sequences that wait for a slot")
+
+
+def overload(client, count: int) -> int:
+    """More calls at a time than the gateway streams. Returns how many were refused."""
+
+    def one(_: int) -> bool:
+        try:
+            client.generate(PROMPT, **LONG).wait()
+        except sextant.SextantError as error:
+            assert error.code == "RESOURCE_EXHAUSTED", error
+            return True
+        return False
+
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        return sum(pool.map(one, range(count)))
+
+
+def backlog(cluster, client) -> None:
+    """Rows wait for a decoder, are leased to one that hangs, and come late; one call does not wait for its readings."""
+    capture = process(cluster, "capture")
+    cluster.scale(0)
+    client.generate(PROMPT, max_new_tokens=2, lens=LENS, lens_wait=0.1).wait()
+    out = client.generate(PROMPT, lens=LENS, **LONG)
+    assert len(out.token_ids) == LONG["max_new_tokens"]
+    until(lambda: capture.metric("sextant_capture_oldest_waiting_seconds") > 1.5, "rows that wait")
+    cluster.scale(1)
+    out.wait()
+
+
+def hanging_decoder(cluster, client) -> None:
+    """A decoder stops with leases in its hands: they expire, and its results come late."""
+    capture = process(cluster, "capture")
+    decoder = process(cluster, "lens_decoder").pid
+    os.kill(decoder, signal.SIGSTOP)
+    try:
+        out = client.generate(PROMPT, lens=LENS, **LONG)
+        before = capture.metric("sextant_capture_leases_expired_total")
+        assert len(out.token_ids) == LONG["max_new_tokens"]
+        until(lambda: capture.metric("sextant_capture_leases_expired_total") > before, "a lease that expires")
+    finally:
+        os.kill(decoder, signal.SIGCONT)
+    out.wait()
+
+
+def dying_decoder(cluster, client) -> None:
+    """A decoder dies with leases in its hands; another one takes over."""
+    capture = process(cluster, "capture")
+    decoder = process(cluster, "lens_decoder")
+    os.kill(decoder.pid, signal.SIGSTOP)
+    out = client.generate(PROMPT, lens=LENS, **LONG)
+    assert len(out.token_ids) == LONG["max_new_tokens"]
+    until(lambda: capture.metric("sextant_capture_leases") > 0, "a lease")
+    os.kill(decoder.pid, signal.SIGKILL)
+    until(lambda: not decoder.alive(), "the decoder's death")
+    cluster.scale(1)
+    out.wait()
+
+
+def paused_capture(cluster, client, seen) -> None:
+    """The capture service stops while rows are on their way to it, until `seen()`."""
+    capture = process(cluster, "capture").pid
+    out = client.generate(PROMPT, lens=LENS, capture=CAPTURE, **LONG)
+    next(iter(out))
+    os.kill(capture, signal.SIGSTOP)
+    try:
+        until(seen, "sequences that wait for the capture service")
+    finally:
+        os.kill(capture, signal.SIGCONT)
+    out.wait()
+
+
+def lost_rank(cluster) -> None:
+    """A rank dies; the supervisor starts the group again."""
+    supervisor = process(cluster, "shard_worker")
+    ranks = [int(c) for task in pathlib.Path(f"/proc/{supervisor.pid}/task").iterdir() for c in (task / "children").read_text().split()]
+    os.kill(max(ranks), signal.SIGKILL)
+    until(lambda: (supervisor.metric("sextant_worker_group_restarts_total") or 0) > 0, "a new group")
+    cluster.wait_ready(timeout_s=WAIT_S)
