@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "k8s"
 KUBECTL = pathlib.Path(sys.executable).parent / "kubectl"
 # Overlays that are whole suites, and additions that are applied beside one.
-SUITES = ["cpu", "gpu"]
+SUITES = ["cpu", "gpu", "gpu-multi-node"]
 ADDITIONS = ["keda", "hpa", "monitoring"]
 
 Manifest = dict

@@ -4,6 +4,7 @@ Each check is also shown a broken manifest that it must refuse.
 """
 
 import copy
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -74,6 +75,16 @@ def test_model_loader(overlays) -> None:
     claims = {m["metadata"]["name"] for m in overlays["cpu"] if m["kind"] == "PersistentVolumeClaim"}
     assert {v["persistentVolumeClaim"]["claimName"] for v in loader[0]["spec"]["volumes"]} <= claims
     assert {c["image"] for c in loader[0]["spec"]["containers"]} <= {c["image"] for p in pod_templates(overlays["cpu"]) for c in p.containers()}
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_an_image_of_the_users_own_reaches_every_container(suite: str, tmp_path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    folder = tmp_path / "k8s/overlays" / suite
+    images = [{"name": name, "newName": f"registry.example/{name}"} for name in ("sextant", "sextant-gpu")]
+    (folder / "kustomization.yaml").write_text((folder / "kustomization.yaml").read_text() + yaml.safe_dump({"images": images}))
+    used = {container["image"] for pod in pod_templates(render(folder)) for container in pod.containers()}
+    assert used and all(image.startswith("registry.example/") for image in used), used
 
 
 def drop(*path: str) -> Callable[[dict], None]:
