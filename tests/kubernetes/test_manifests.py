@@ -4,6 +4,7 @@ Each check is also shown a broken manifest that it must refuse.
 """
 
 import copy
+import runpy
 import shutil
 from collections.abc import Callable
 
@@ -66,6 +67,14 @@ def test_network_allows_exactly_the_edges(overlays) -> None:
     problems = {name: network_problems(overlays[name], name) for name in SUITES}
     problems |= {f"cpu+{name}": network_problems(overlays[f"cpu+{name}"], name) for name in ADDITIONS}
     assert not any(problems.values()), problems
+
+
+def test_rules_are_those_of_the_prometheus_folder() -> None:
+    folder = OVERLAYS / "monitoring"
+    made = runpy.run_path(str(folder / "generate.py"))["prometheus_rule"]()
+    assert (folder / "prometheus-rule.yaml").read_text() == made, "run python k8s/overlays/monitoring/generate.py"
+    alerts = {rule["alert"] for group in yaml.safe_load(made)["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
+    assert "SextantTargetDown" in alerts
 
 
 def test_model_loader(overlays) -> None:
