@@ -188,6 +188,11 @@ class Backend {
   // alive.
   virtual void Copy(Stream& stream, void* to, const void* from, int64_t bytes) = 0;
   virtual void Zero(Stream& stream, void* to, int64_t bytes) = 0;
+  // The operations in between are likely to come again, differing in nothing but the contents of memory, row
+  // lists, steering and positions: a device may record them once and replay them. They mean the same without,
+  // but may all be queued by EndStep only. One step at a time on a stream.
+  virtual void BeginStep(Stream&) {}
+  virtual void EndStep(Stream&) {}
 
   // ---- forward pass
   // out[r] = table[ids[r] - first_id] where that row exists, else zeros. (Vocabulary-parallel: summed over

@@ -6,21 +6,7 @@
 #include <cstring>
 #include <utility>
 
-#include "kernels/cpu/backend.h"
-
 namespace sextant {
-
-std::vector<BackendCase> BackendCases() {
-  std::vector<BackendCase> cases;
-  for (const CpuIsa isa : {CpuIsa::kReference, CpuIsa::kAvx2, CpuIsa::kAvx512Bf16, CpuIsa::kAmxBf16}) {
-    for (const bool late : {false, true}) {
-      cases.push_back({.name = std::string(CpuIsaName(isa)) + (late ? "_late" : ""),
-                       .make = [isa, late] { return MakeCpuBackend({.isa = isa, .late = late}); },
-                       .late = late});
-    }
-  }
-  return cases;
-}
 
 HostTensor::HostTensor(DType dtype, int64_t rows, int64_t cols)
     : memory_(std::make_shared<std::vector<char>>(static_cast<size_t>(rows * cols * SizeOf(dtype)))),
@@ -35,6 +21,11 @@ void BackendTest::SetUp() {
   if (!made.ok()) GTEST_SKIP() << GetParam().name << ": " << made.status();
   backend_ = *std::move(made);
   stream_ = NewStream();
+}
+
+void BackendTest::TearDown() {
+  // Work that was never waited for must not run when what it refers to is gone.
+  if (stream_ != nullptr) backend_->Synchronize(*stream_).IgnoreError();
 }
 
 HostTensor BackendTest::Random(DType dtype, int64_t rows, int64_t cols, float scale) {

@@ -16,7 +16,7 @@
 
 namespace sextant {
 
-// One backend under test. Another backend joins by adding its cases to BackendCases().
+// One backend under test. Each backend's contract test links its own BackendCases().
 struct BackendCase {
   std::string name;
   std::function<absl::StatusOr<std::unique_ptr<Backend>>()> make;
@@ -56,6 +56,7 @@ double RoundingError(DType dtype, double value);
 class BackendTest : public testing::TestWithParam<BackendCase> {
  protected:
   void SetUp() override;
+  void TearDown() override;
 
   Backend& backend() { return *backend_; }
   Stream& stream() { return *stream_; }

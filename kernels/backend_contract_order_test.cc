@@ -6,7 +6,6 @@
 
 #include "gmock/gmock.h"
 #include "kernels/backend_contract.h"
-#include "kernels/cpu/backend.h"
 
 namespace sextant {
 namespace {
@@ -227,8 +226,9 @@ TEST_P(LateBackendTest, AForgottenWaitReadsStaleData) {
   for (const bool forget : {false, true}) {
     const Tensor x = Upload(Indices({0}));
     const Tensor sum = {x.data, DType::kF32, 1, 1, 1};
-    HostTensor one(DType::kF32, 1, 1);
-    one.view().Set(0, 0, 1.0f);
+    HostTensor host_one(DType::kF32, 1, 1);
+    host_one.view().Set(0, 0, 1.0f);
+    const Tensor one = Upload(host_one);
     auto copying = NewStream();
     auto added = NewEvent();
     backend().Add(stream(), sum, one);
@@ -239,12 +239,6 @@ TEST_P(LateBackendTest, AForgottenWaitReadsStaleData) {
     ASSERT_EQ(backend().Synchronize(*copying), absl::OkStatus());
     EXPECT_EQ(seen, forget ? 0.0f : 1.0f);
   }
-}
-
-TEST(CpuBackendTest, NamesItsInstructionSet) {
-  auto backend = MakeCpuBackend({.isa = CpuIsa::kReference});
-  ASSERT_TRUE(backend.ok());
-  EXPECT_EQ((*backend)->Name(), "cpu (reference)");
 }
 
 }  // namespace

@@ -1,0 +1,41 @@
+// Makes the CUDA backend, and says what it can do beyond Backend.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/memory.h"
+#include "kernels/cuda/step.h"
+
+namespace sextant {
+
+struct CudaBackendOptions {
+  // Of each stream that computes, on the device: for products, and for what operations read from the host
+  // (as many bytes pinned).
+  int64_t workspace_bytes = int64_t{16} << 20;
+  int64_t argument_bytes = int64_t{4} << 20;
+};
+
+// Operations whose row is reduced in an order of the library's choosing: results are the same within
+// tolerance, not in bits, alone and in company.
+class CudaBackend : public Backend {
+ public:
+  virtual int ordinal() const = 0;
+  // Device and pinned memory in use, by purpose. Any thread.
+  virtual cuda::MemoryAccount Account() const = 0;
+  // Queues another library's work (a collective) like an operation of this backend, captured with the others
+  // inside a step. `key` must say everything the launch depends on.
+  virtual void Submit(Stream& stream, const cuda::LaunchKey& key, cuda::Launcher launcher) = 0;
+  // Of the stream's steps so far.
+  virtual cuda::StepCounters Steps(Stream& stream) const = 0;
+};
+
+// FAILED_PRECONDITION when there is no such device or it is older than sm_80.
+absl::StatusOr<std::unique_ptr<CudaBackend>> MakeCudaBackend(int ordinal,
+                                                             const CudaBackendOptions& options = {});
+
+}  // namespace sextant

@@ -1,0 +1,176 @@
+// The CUDA backend's memory and order.
+#include "kernels/cuda/device_backend.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/cuda/matrix.h"
+#include "kernels/cuda/status.h"
+#include "kernels/status_macros.h"
+
+namespace sextant {
+namespace cuda {
+namespace {
+
+CudaStream& AsStream(Stream& stream) { return static_cast<CudaStream&>(stream); }
+CudaEvent& AsEvent(Event& event) { return static_cast<CudaEvent&>(event); }
+
+}  // namespace
+
+void DeviceBackend::Keep(CudaStream& stream, const absl::Status& status) {
+  if (!status.ok()) stream.faults()->Fail(stream.faults()->Next(), status);
+}
+
+absl::Status DeviceBackend::FlushStep(CudaStream& stream) {
+  SEXTANT_ASSIGN_OR_RETURN(ArgumentRing * ring, stream.arguments());
+  return stream.step.Flush(context_->allocator, *ring, stream.handle());
+}
+
+CudaStream& DeviceBackend::Interrupt(Stream& stream) {
+  Enter();
+  CudaStream& self = AsStream(stream);
+  if (self.step.collecting()) Keep(self, FlushStep(self));
+  return self;
+}
+
+void DeviceBackend::Queue(Stream& stream, const LaunchKey& key, std::vector<char> arguments,
+                          Launcher launcher) {
+  Enter();
+  CudaStream& self = AsStream(stream);
+  const auto queue = [&]() -> absl::Status {
+    const auto bytes = static_cast<int64_t>(arguments.size());
+    if (!self.step.collecting() && bytes == 0) return launcher(self.handle(), nullptr);
+    SEXTANT_ASSIGN_OR_RETURN(ArgumentRing * ring, self.arguments());
+    if (bytes > ring->capacity()) {
+      return absl::ResourceExhaustedError(absl::StrCat("an operation with ", bytes,
+                                                       " bytes of row lists; the backend takes ",
+                                                       ring->capacity(), " (argument_bytes / 4)"));
+    }
+    if (self.step.collecting()) {
+      if (self.step.argument_bytes() + Step::RoundedUp(bytes) > ring->capacity()) {
+        SEXTANT_RETURN_IF_ERROR(FlushStep(self));
+      }
+      self.step.Add(key, std::move(arguments), std::move(launcher));
+      return absl::OkStatus();
+    }
+    SEXTANT_ASSIGN_OR_RETURN(char* const staged, ring->Stage(bytes, self.handle()));
+    std::memcpy(staged, arguments.data(), arguments.size());
+    SEXTANT_ASSIGN_OR_RETURN(const char* const sent, ring->Send(bytes, self.handle()));
+    return launcher(self.handle(), sent);
+  };
+  Keep(self, queue());
+}
+
+void DeviceBackend::QueueKernel(Stream& stream, const LaunchKey& key,
+                                std::function<cudaError_t(cudaStream_t)> launch) {
+  Queue(stream, key, {}, [launch = std::move(launch)](cudaStream_t on, const char*) {
+    return ToStatus(launch(on), "launching a kernel");
+  });
+}
+
+absl::StatusOr<Buffer> DeviceBackend::Allocate(int64_t bytes, MemoryKind kind) {
+  Enter();
+  return context_->allocator.Allocate(bytes,
+                                      kind == MemoryKind::kPinned ? Purpose::kPinned : Purpose::kBuffers);
+}
+
+absl::StatusOr<std::unique_ptr<Matrix>> DeviceBackend::PackMatrix(DType dtype, int64_t rows, int64_t cols,
+                                                                  const RowSource& source) {
+  Enter();
+  return CudaMatrix::Pack(context_->allocator, dtype, rows, cols, source);
+}
+
+absl::StatusOr<std::unique_ptr<Stream>> DeviceBackend::CreateStream() {
+  Enter();
+  return CudaStream::Make(*context_);
+}
+
+absl::StatusOr<std::unique_ptr<Event>> DeviceBackend::CreateEvent() {
+  Enter();
+  return CudaEvent::Make(*context_);
+}
+
+void DeviceBackend::RecordEvent(Stream& stream, Event& event) { AsEvent(event).Record(Interrupt(stream)); }
+void DeviceBackend::WaitEvent(Stream& stream, Event& event) { AsEvent(event).WaitOn(Interrupt(stream)); }
+
+bool DeviceBackend::Passed(Event& event) {
+  Enter();
+  return AsEvent(event).Passed();
+}
+
+absl::Status DeviceBackend::Synchronize(Stream& stream) { return Interrupt(stream).Synchronize(); }
+
+absl::Status DeviceBackend::Synchronize(Event& event) {
+  Enter();
+  return AsEvent(event).Synchronize();
+}
+
+void DeviceBackend::RunOnHost(Stream& stream, std::function<absl::Status()> work) {
+  Interrupt(stream).RunOnHost(std::move(work));
+}
+
+void DeviceBackend::Copy(Stream& stream, void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  const auto copy = [=](cudaStream_t on) {
+    return cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, on);
+  };
+  // Ordinary memory is read, or written, before the call returns: that is nothing to replay.
+  if (!context_->allocator.Owns(to) || !context_->allocator.Owns(from)) {
+    CudaStream& self = Interrupt(stream);
+    Keep(self, ToStatus(copy(self.handle()), "copying"));
+    return;
+  }
+  QueueKernel(stream, LaunchKey("copy").Add(to).Add(from).Add(bytes), copy);
+}
+
+void DeviceBackend::Zero(Stream& stream, void* to, int64_t bytes) {
+  if (bytes == 0) return;
+  QueueKernel(stream, LaunchKey("zero").Add(to).Add(bytes),
+              [=](cudaStream_t on) { return cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), on); });
+}
+
+void DeviceBackend::BeginStep(Stream& stream) { AsStream(stream).step.Begin(); }
+
+void DeviceBackend::EndStep(Stream& stream) { Interrupt(stream).step.End(); }
+
+void DeviceBackend::Submit(Stream& stream, const LaunchKey& key, Launcher launcher) {
+  Queue(stream, key, {}, std::move(launcher));
+}
+
+StepCounters DeviceBackend::Steps(Stream& stream) const { return AsStream(stream).step.counters(); }
+
+}  // namespace cuda
+
+absl::StatusOr<std::unique_ptr<CudaBackend>> MakeCudaBackend(int ordinal, const CudaBackendOptions& options) {
+  constexpr int kOldestMajor = 8;  // sm_80
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("no CUDA device can be used here: ", cudaGetErrorString(error)));
+  }
+  if (ordinal < 0 || ordinal >= count) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("there is no CUDA device ", ordinal, "; this machine has ", count));
+  }
+  SEXTANT_RETURN_IF_ERROR(cuda::ToStatus(cudaSetDevice(ordinal), "choosing the device"));
+  cudaDeviceProp properties = {};
+  SEXTANT_RETURN_IF_ERROR(
+      cuda::ToStatus(cudaGetDeviceProperties(&properties, ordinal), "asking for the device's properties"));
+  if (properties.major < kOldestMajor) {
+    return absl::FailedPreconditionError(absl::StrCat("CUDA device ", ordinal, " (", properties.name,
+                                                      ") is of compute capability ", properties.major, ".",
+                                                      properties.minor, "; at least 8.0 is needed"));
+  }
+  auto context = std::make_unique<cuda::DeviceContext>(ordinal);
+  context->argument_bytes = options.argument_bytes;
+  context->workspace_bytes = options.workspace_bytes;
+  context->processors = std::max(properties.multiProcessorCount, 1);
+  SEXTANT_ASSIGN_OR_RETURN(std::unique_ptr<cuda::MatMuls> matmuls, cuda::MatMuls::Make());
+  const std::string name = absl::StrCat("cuda:", ordinal, " (", properties.name, ")");
+  return std::make_unique<cuda::DeviceBackend>(name, std::move(context), std::move(matmuls));
+}
+
+}  // namespace sextant
