@@ -100,10 +100,16 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelSource
 absl::StatusOr<Tensor> Transformer::Forward(Stream& stream, const StepBatch& batch, LayerHooks& hooks) {
   SEXTANT_RETURN_IF_ERROR(StageInputs(stream, batch));
   const int64_t rows = static_cast<int64_t>(batch.token_ids.size());
+  // Decoding repeats the same operations token after token; a prompt's chunk is never the same twice.
+  const bool repeats = std::all_of(batch.runs.begin(), batch.runs.end(),
+                                   [](const QueryRun& run) { return run.row_count == 1; });
+  if (repeats) backend_.BeginStep(stream);
   Embed(stream, rows);
   for (int32_t layer = 0; layer < spec_.layer_count; ++layer) RunLayer(stream, layer, rows, hooks);
-  if (batch.sampled_rows.empty()) return Tensor{};
-  return ComputeLogits(stream, rows, batch.sampled_rows);
+  const Tensor logits =
+      batch.sampled_rows.empty() ? Tensor{} : ComputeLogits(stream, rows, batch.sampled_rows);
+  if (repeats) backend_.EndStep(stream);
+  return logits;
 }
 
 absl::Status Transformer::StageInputs(Stream& stream, const StepBatch& batch) {

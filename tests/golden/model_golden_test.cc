@@ -9,6 +9,7 @@
 #include "common/model/testing/temporary_folder.h"
 #include "common/model/testing/tiny_model.h"
 #include "tests/golden/golden_file.h"
+#include "tests/golden/model_comparison.h"
 
 namespace sextant {
 namespace {
@@ -16,82 +17,6 @@ namespace {
 // Both sides compute in float32 but sum in different orders; what separates a bug from rounding is about
 // 1e-4.
 constexpr double kTolerance = 1e-4;
-
-struct SiteName {
-  Site site;
-  const char* name;
-};
-constexpr SiteName kSites[] = {
-    {v1::SITE_RESID_PRE, "resid_pre"},   {v1::SITE_ATTN_IN, "attn_in"}, {v1::SITE_ATTN_OUT, "attn_out"},
-    {v1::SITE_RESID_MID, "resid_mid"},   {v1::SITE_MLP_IN, "mlp_in"},   {v1::SITE_MLP_OUT, "mlp_out"},
-    {v1::SITE_RESID_POST, "resid_post"},
-};
-
-// |got - want| / |want|, Euclidean.
-double RowError(const float* got, const float* want, int64_t size) {
-  double difference = 0, length = 0;
-  for (int64_t i = 0; i < size; ++i) {
-    difference += std::pow(static_cast<double>(got[i]) - want[i], 2);
-    length += std::pow(static_cast<double>(want[i]), 2);
-  }
-  return std::sqrt(difference / length);
-}
-
-// log softmax of one row of logits.
-std::vector<double> LogProbs(const float* logits, int64_t size) {
-  const double top = *std::max_element(logits, logits + size);
-  double sum = 0;
-  for (int64_t i = 0; i < size; ++i) sum += std::exp(logits[i] - top);
-  std::vector<double> result(size);
-  for (int64_t i = 0; i < size; ++i) result[i] = logits[i] - top - std::log(sum);
-  return result;
-}
-
-struct Errors {
-  double rows = 0;      // worst relative error of a row
-  double logprobs = 0;  // worst error of a log-probability, relative to its size or 1
-};
-
-// How far `got` is from the golden's rows and log-probabilities. `layer_of` maps our layers to the golden's.
-Errors Compare(
-    const GoldenFile& golden, const ModelSpec& spec, const SequenceResult& got,
-    const std::function<int64_t(int64_t)>& layer_of = [](int64_t layer) { return layer; }) {
-  Errors errors;
-  const std::vector<int32_t> positions = golden.Ints("row_positions");
-  const int64_t count = static_cast<int64_t>(positions.size());
-  for (const SiteName& site : kSites) {
-    const std::vector<float> want = golden.Floats(std::string("rows.") + site.name);  // [layers, R, hidden]
-    EXPECT_EQ(static_cast<int64_t>(want.size()), spec.layer_count * count * spec.hidden_size);
-    for (int64_t layer = 0; layer < spec.layer_count; ++layer) {
-      const std::vector<float>& rows = got.rows.at({site.site, static_cast<int32_t>(layer)});
-      for (int64_t i = 0; i < count; ++i) {
-        const double error =
-            RowError(rows.data() + positions[i] * spec.hidden_size,
-                     want.data() + (layer_of(layer) * count + i) * spec.hidden_size, spec.hidden_size);
-        errors.rows = std::max(errors.rows, error);
-      }
-    }
-  }
-  const std::vector<float> want = golden.Floats("logprobs");  // [R, vocab]
-  EXPECT_EQ(static_cast<int64_t>(want.size()), count * spec.vocab_size);
-  for (int64_t i = 0; i < count; ++i) {
-    const std::vector<double> logprobs =
-        LogProbs(got.logits.data() + positions[i] * spec.vocab_size, spec.vocab_size);
-    for (int64_t id = 0; id < spec.vocab_size; ++id) {
-      const double expected = want[i * spec.vocab_size + id];
-      const double error = std::abs(logprobs[id] - expected) / std::max(1.0, std::abs(expected));
-      errors.logprobs = std::max(errors.logprobs, error);
-    }
-  }
-  return errors;
-}
-
-// The golden's tokens without the last, which is never an input.
-std::vector<int32_t> Inputs(const GoldenFile& golden) {
-  std::vector<int32_t> tokens = golden.Ints("token_ids");
-  tokens.pop_back();
-  return tokens;
-}
 
 void ExpectGolden(const std::string& model_path, const std::string& golden_name) {
   const GoldenFile golden(golden_name);

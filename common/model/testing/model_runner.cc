@@ -1,4 +1,5 @@
-// Runs a model on CPU ranks in this process and keeps what every site and every row's logits were.
+// Runs a model on ranks in this process, on any backend, and keeps what every site and every row's logits
+// were.
 #include "common/model/testing/model_runner.h"
 
 #include <algorithm>
@@ -15,34 +16,51 @@ namespace {
 constexpr int64_t kMaxRows = 64;
 constexpr int64_t kMaxSequences = 4;
 
-// Copies each site's rows out in stream order, so that it also works when the stream runs late.
+// Copies each site's rows out in stream order, so that it also works when the stream runs late. Each site has
+// its place in pinned memory for good, so that a device may replay the copies.
 class RecordingHooks final : public LayerHooks {
  public:
   RecordingHooks(Backend& backend, const ModelRunOptions& options) : backend_(backend), options_(options) {}
 
   void OnSite(Stream& stream, Site site, int32_t layer, Tensor activation) override {
+    SEXTANT_CHECK_EQ(activation.stride, activation.cols);
     const SiteKey key{site, layer};
     calls.push_back(key);
-    backend_.RunOnHost(stream, [this, key, activation] {
-      std::vector<float>& out = rows[key];
-      for (int64_t row = 0; row < activation.rows; ++row) {
-        for (int64_t col = 0; col < activation.cols; ++col) {
-          const int64_t place = row * activation.stride + col;
-          out.push_back(activation.dtype == DType::kF32 ? activation.As<float>()[place]
-                                                        : ToFloat(activation.As<bf16>()[place]));
-        }
-      }
-      return absl::OkStatus();
-    });
+    const int64_t row_bytes = activation.cols * SizeOf(activation.dtype);
+    Recorded& recorded = recorded_[key];
+    if (recorded.memory.data() == nullptr) {
+      auto memory = backend_.Allocate(kMaxRows * row_bytes, MemoryKind::kPinned);
+      SEXTANT_CHECK(memory.ok());
+      recorded.memory = *std::move(memory);
+    }
+    recorded.rows = Tensor::Of(recorded.memory, activation.dtype, activation.rows, activation.cols);
+    backend_.Copy(stream, recorded.memory.data(), activation.data, activation.rows * row_bytes);
     if (options_.on_site) options_.on_site(backend_, stream, site, layer, activation);
   }
 
-  std::vector<SiteKey> calls;                  // of this step
-  std::map<SiteKey, std::vector<float>> rows;  // [rows of this step, hidden]
+  // Of the last step, [rows of the step, hidden]. Valid once its stream was waited for.
+  std::map<SiteKey, std::vector<float>> TakeRows() {
+    std::map<SiteKey, std::vector<float>> rows;
+    for (const auto& [key, recorded] : recorded_) {
+      for (int64_t row = 0; row < recorded.rows.rows; ++row) {
+        for (int64_t col = 0; col < recorded.rows.cols; ++col)
+          rows[key].push_back(recorded.rows.At(row, col));
+      }
+    }
+    return rows;
+  }
+
+  std::vector<SiteKey> calls;  // of this step
 
  private:
+  struct Recorded {
+    Buffer memory;
+    Tensor rows;
+  };
+
   Backend& backend_;
   const ModelRunOptions& options_;
+  std::map<SiteKey, Recorded> recorded_;
 };
 
 // Blocks of a sequence, deliberately neither adjacent nor ascending.
@@ -55,7 +73,7 @@ std::vector<int32_t> BlocksOf(int sequence, int64_t blocks_per_sequence) {
 }
 
 absl::Status RunStep(Transformer& transformer, Backend& backend, Stream& stream, const TestStep& step,
-                     const ModelRunOptions& options, RankResult& result) {
+                     const ModelRunOptions& options, RecordingHooks& hooks, RankResult& result) {
   const ModelSpec& spec = transformer.spec();
   const int64_t blocks_per_sequence = (options.max_position_count + 15) / 16;
   StepBatch batch;
@@ -75,19 +93,26 @@ absl::Status RunStep(Transformer& transformer, Backend& backend, Stream& stream,
   for (size_t row = 0; row < batch.token_ids.size(); ++row)
     batch.sampled_rows.push_back(static_cast<int32_t>(row));
 
-  RecordingHooks hooks(backend, options);
+  hooks.calls.clear();
   SEXTANT_ASSIGN_OR_RETURN(const Tensor logits, transformer.Forward(stream, batch, hooks));
   SEXTANT_RETURN_IF_ERROR(backend.Synchronize(stream));
   result.calls.push_back(hooks.calls);
+  const std::map<SiteKey, std::vector<float>> step_rows = hooks.TakeRows();
+  std::vector<float> host_logits(static_cast<size_t>(logits.rows * logits.cols));
+  if (logits.data != nullptr) {
+    SEXTANT_CHECK_EQ(logits.stride, logits.cols);
+    backend.Copy(stream, host_logits.data(), logits.data, static_cast<int64_t>(host_logits.size() * 4));
+    SEXTANT_RETURN_IF_ERROR(backend.Synchronize(stream));
+  }
   for (size_t i = 0; i < step.size(); ++i) {
     SequenceResult& sequence = result.sequences[step[i].sequence];
     const QueryRun& run = batch.runs[i];
-    for (const auto& [key, rows] : hooks.rows) {
+    for (const auto& [key, rows] : step_rows) {
       const float* first = rows.data() + run.first_row * spec.hidden_size;
       sequence.rows[key].insert(sequence.rows[key].end(), first, first + run.row_count * spec.hidden_size);
     }
     if (logits.data == nullptr) continue;
-    const float* first = logits.As<float>() + run.first_row * logits.stride;
+    const float* first = host_logits.data() + run.first_row * logits.cols;
     sequence.logits.insert(sequence.logits.end(), first, first + run.row_count * logits.cols);
   }
   return absl::OkStatus();
@@ -106,10 +131,15 @@ absl::Status RunRank(const ModelSource& source, const ModelRunOptions& options,
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Transformer> transformer,
                            Transformer::Load(source, backend, communicator, transformer_options));
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream());
+  RecordingHooks hooks(backend, options);
   for (const TestStep& step : steps) {
-    SEXTANT_RETURN_IF_ERROR(RunStep(*transformer, backend, *stream, step, options, result));
+    SEXTANT_RETURN_IF_ERROR(RunStep(*transformer, backend, *stream, step, options, hooks, result));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const ModelRunOptions& options, int rank) {
+  return options.make_backend ? options.make_backend(rank) : MakeCpuBackend(options.backend);
 }
 
 }  // namespace
@@ -118,7 +148,7 @@ absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, cons
                                                  const std::vector<TestStep>& steps) {
   std::vector<RankResult> results(options.ranks);
   if (options.ranks == 1) {
-    SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options.backend));
+    SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeRankBackend(options, 0));
     NullCommunicator communicator(*backend);
     SEXTANT_RETURN_IF_ERROR(RunRank(source, options, steps, *backend, communicator, results[0]));
     return results;
@@ -129,9 +159,14 @@ absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, cons
   for (int rank = 0; rank < options.ranks; ++rank) {
     threads.emplace_back([&, rank] {
       statuses[rank] = [&]() -> absl::Status {
-        SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeCpuBackend(options.backend));
-        ShmCommunicator communicator(*backend, *memory, rank, absl::Seconds(60));
-        return RunRank(source, options, steps, *backend, communicator, results[rank]);
+        SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeRankBackend(options, rank));
+        std::unique_ptr<Communicator> communicator;
+        if (options.make_communicator) {
+          SEXTANT_ASSIGN_OR_RETURN(communicator, options.make_communicator(rank, *backend));
+        } else {
+          communicator = std::make_unique<ShmCommunicator>(*backend, *memory, rank, absl::Seconds(60));
+        }
+        return RunRank(source, options, steps, *backend, *communicator, results[rank]);
       }();
       if (!statuses[rank].ok()) memory->Abort();
     });

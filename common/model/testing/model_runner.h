@@ -1,13 +1,16 @@
-// Runs a model on CPU ranks in this process and keeps what every site and every row's logits were.
+// Runs a model on ranks in this process, on any backend, and keeps what every site and every row's logits
+// were.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/collective/communicator.h"
 #include "common/model/layer_hooks.h"
 #include "common/model/model_source.h"
 #include "common/model/transformer.h"
@@ -27,6 +30,11 @@ struct ModelRunOptions {
   int ranks = 1;
   DType dtype = DType::kF32;
   CpuBackendOptions backend = {};
+  // Each rank's backend; null: the CPU's, with the options above.
+  std::function<absl::StatusOr<std::unique_ptr<Backend>>(int rank)> make_backend = nullptr;
+  // Each rank's communicator when there are several; null: over shared memory.
+  std::function<absl::StatusOr<std::unique_ptr<Communicator>>(int rank, Backend& backend)> make_communicator =
+      nullptr;
   int64_t max_position_count = 64;
   // Called at every site, on every rank, after the row was recorded.
   std::function<void(Backend& backend, Stream& stream, Site site, int32_t layer, Tensor activation)> on_site =
