@@ -9,6 +9,7 @@
 #include "common/base/listen_error.h"
 #include "common/base/log.h"
 #include "common/rpc/server_metrics.h"
+#include "common/rpc/unreadable_request.h"
 #include "grpc/support/log.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -61,12 +62,16 @@ void SetLimits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
   builder.SetResourceQuota(quota);
 }
 
-void CountCalls(std::shared_ptr<prometheus::Registry> registry, const std::vector<RpcService>& services,
-                grpc::ServerBuilder& builder) {
-  std::vector<std::string> names;
-  for (const RpcService& service : services) names.push_back(service.full_name);
+void Intercept(const RpcServerOptions& options, const std::vector<RpcService>& services,
+               grpc::ServerBuilder& builder) {
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-  interceptors.push_back(std::make_unique<ServerMetrics>(std::move(registry), names));
+  // First, so that what it says is counted.
+  interceptors.push_back(std::make_unique<UnreadableRequests>());
+  if (options.metrics != nullptr) {
+    std::vector<std::string> names;
+    for (const RpcService& service : services) names.push_back(service.full_name);
+    interceptors.push_back(std::make_unique<ServerMetrics>(options.metrics, names));
+  }
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
 }
 
@@ -82,7 +87,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(const RpcServerOptio
   builder.AddListeningPort(ListenAddress(options.host, options.port), grpc::InsecureServerCredentials(),
                            &port);
   for (const RpcService& service : services) builder.RegisterService(service.handler);
-  if (options.metrics != nullptr) CountCalls(options.metrics, services, builder);
+  Intercept(options, services, builder);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) return ExplainListenFailure(options.host, options.port);
   return std::unique_ptr<RpcServer>(new RpcServer(std::move(server), port, services));

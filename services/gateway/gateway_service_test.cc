@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "common/base/error.h"
+#include "grpcpp/impl/client_unary_call.h"
 #include "services/gateway/testing/gateway_fixture.h"
 
 namespace sextant {
@@ -35,6 +36,21 @@ TEST_F(GatewayTest, DescribesTheModelAndItsTokens) {
   detokenize.add_ids(-7);
   const grpc::Status bad = stub_->Detokenize(&bad_context, detokenize, &text);
   EXPECT_EQ(ErrorReason(FromGrpcStatus(bad)), "TOKEN_UNKNOWN");
+}
+
+TEST_F(GatewayTest, SaysThatARequestCannotBeRead) {
+  // Field 1 of TokenizeRequest is text: one byte of it, which is no UTF-8.
+  const std::string bytes = "\x0a\x01\xff";
+  const grpc::Slice slice(bytes);
+  const grpc::ByteBuffer request(&slice, 1);
+  grpc::ByteBuffer response;
+  grpc::ClientContext context;
+  const std::string method = absl::StrCat("/", v1::InferenceService::service_full_name(), "/Tokenize");
+  const absl::Status status = FromGrpcStatus(grpc::internal::BlockingUnaryCall(
+      channel_.get(), grpc::internal::RpcMethod(method.c_str(), grpc::internal::RpcMethod::NORMAL_RPC),
+      &context, request, &response));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ErrorReason(status), "REQUEST_UNREADABLE");
 }
 
 TEST_F(GatewayTest, PassesCapturesOnByName) {
