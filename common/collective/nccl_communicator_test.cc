@@ -1,0 +1,212 @@
+// NCCL ranks on emulated devices: the contract of Communicator, graphs, and every way to lose a rank.
+#include "common/collective/nccl_communicator.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/error.h"
+#include "common/collective/communicator_contract.h"
+#include "common/collective/shm_plan_channel.h"
+#include "common/collective/tcp_plan_channel.h"
+#include "common/collective/test_group.h"
+#include "kernels/cuda/emulation/control.h"
+#include "kernels/cuda/emulation/nccl_control.h"
+
+namespace sextant {
+namespace {
+
+constexpr absl::Duration kLong = absl::Seconds(20);
+
+// One rank's device and communicator. Members are destroyed from the last to the first.
+struct NcclRank {
+  std::unique_ptr<CudaBackend> backend;
+  std::unique_ptr<Stream> stream;
+  std::unique_ptr<NcclCommunicator> communicator;
+  absl::Status status;
+
+  NcclRank(PlanChannel& channel, absl::Duration timeout) { status = Make(channel, timeout); }
+  CommunicatorRank rank() { return {*backend, *stream, *communicator}; }
+
+ private:
+  absl::Status Make(PlanChannel& channel, absl::Duration timeout) {
+    auto made = MakeCudaBackend(channel.rank());
+    if (!made.ok()) return made.status();
+    backend = *std::move(made);
+    auto queue = backend->CreateStream();
+    if (!queue.ok()) return queue.status();
+    stream = *std::move(queue);
+    auto joined = NcclCommunicator::Create(*backend, channel, timeout);
+    if (!joined.ok()) return joined.status();
+    communicator = *std::move(joined);
+    return absl::OkStatus();
+  }
+};
+
+void RunNccl(RankKind kind, int ranks, absl::Duration timeout, const CommunicatorBody& body) {
+  RunGroup(kind, ranks, [&](GroupMemory& memory, int rank) -> std::string {
+    ShmPlanChannel channel(memory, rank);
+    NcclRank self(channel, timeout);
+    if (!self.status.ok()) return self.status.ToString();
+    CommunicatorRank part = self.rank();
+    return body(part);
+  });
+}
+
+class NcclTest : public ::testing::Test {
+ protected:
+  void TearDown() override {
+    emulation::ClearNcclFaults();
+    emulation::SetSchedule({});
+    EXPECT_EQ(emulation::LiveNcclCommunicators(), 0) << "a communicator leaked";
+  }
+};
+
+// A step is collected twice, then replayed: collectives are part of its graph.
+TEST_F(NcclTest, CollectivesAreReplayedInsideGraphs) {
+  for (uint32_t seed = 0; seed < 4; ++seed) {
+    emulation::SetSchedule({.order = emulation::Order::kShuffled, .seed = seed});
+    RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+      auto& backend = static_cast<CudaBackend&>(self.backend);
+      const int rank = self.communicator.rank();
+      const DeviceMatrix x(self, 2, 32, std::vector<float>(64, 1.f + static_cast<float>(rank)));
+      const DeviceMatrix all(self, 2, rank == 0 ? 64 : 0, std::vector<float>(rank == 0 ? 128 : 0, 0.f));
+      float expected = 1.5f;
+      for (int step = 0; step < 5; ++step) {
+        backend.BeginStep(self.stream);
+        backend.Add(self.stream, x.tensor(), x.tensor());
+        self.communicator.AllReduceSum(self.stream, x.tensor());
+        self.communicator.GatherColumns(self.stream, x.tensor(), {32, 32}, all.tensor());
+        backend.EndStep(self.stream);
+        // Doubled, then the sum of two ranks; at first the ranks hold 1 and 2.
+        expected *= 4;
+        std::vector<float> values;
+        if (auto status = x.ReadBack(self, values); !status.ok()) return status.ToString();
+        if (values != std::vector<float>(64, expected)) return absl::StrCat("step ", step, ": ", values[0]);
+        if (auto status = all.ReadBack(self, values); !status.ok()) return status.ToString();
+        if (rank == 0 && values != std::vector<float>(128, expected)) return "not gathered";
+      }
+      const cuda::StepCounters counters = backend.Steps(self.stream);
+      return counters.replayed >= 3 ? "" : absl::StrCat("replayed ", counters.replayed, " of 5");
+    });
+  }
+}
+
+TEST_F(NcclTest, ARankThatIsMissingInAReplayedGraphEndsTheOthersAtTheDeadline) {
+  RunNccl(RankKind::kThreads, 2, absl::Milliseconds(500), [](CommunicatorRank& self) -> std::string {
+    const DeviceMatrix x(self, 1, 8, std::vector<float>(8, 1.f));
+    for (int step = 0; step < 5; ++step) {
+      if (step == 4 && self.communicator.rank() == 1) return "";
+      self.backend.BeginStep(self.stream);
+      self.communicator.AllReduceSum(self.stream, x.tensor());
+      self.backend.EndStep(self.stream);
+      const std::string reason = ErrorReason(self.communicator.Wait(self.stream));
+      if (step < 4 && !reason.empty()) return absl::StrCat("step ", step, ": ", reason);
+      if (step == 4 && reason != "STEP_DEADLINE" && reason != "GROUP_LOST") return reason;
+    }
+    return "";
+  });
+}
+
+TEST_F(NcclTest, ARankThatNeverJoinsEndsTheOthersAtTheDeadline) {
+  for (const int missing : {0, 1, 2}) {
+    const absl::Time start = absl::Now();
+    RunGroup(RankKind::kThreads, 3, [&](GroupMemory& memory, int rank) -> std::string {
+      if (rank == missing) return "";
+      ShmPlanChannel channel(memory, rank);
+      const NcclRank self(channel, absl::Milliseconds(300));
+      const std::string reason = ErrorReason(self.status);
+      return reason == "STEP_DEADLINE" || reason == "GROUP_LOST" ? "" : self.status.ToString();
+    });
+    EXPECT_LT(absl::Now() - start, absl::Seconds(10));
+    EXPECT_EQ(emulation::LiveNcclCommunicators(), 0);
+  }
+}
+
+// Its connection ends with it, and the leader tells the others: nobody waits for the deadline.
+TEST_F(NcclTest, ARankThatDiesEndsTheOthersAtOnce) {
+  for (const int dying : {0, 1}) {
+    auto listener = TcpSocket::Listen({"127.0.0.1", 0});
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    RunGroup(RankKind::kThreads, 3, [&](GroupMemory&, int rank) -> std::string {
+      TcpGroup group = {.rank = rank, .size = 3, .epoch = 7, .token = "a token of the test"};
+      group.leader = {"127.0.0.1", listener->port()};
+      auto channel = TcpPlanChannel::Form(group, rank == 0 ? &*listener : nullptr);
+      if (!channel.ok()) return channel.status().ToString();
+      NcclRank self(**channel, absl::Seconds(1000));
+      if (!self.status.ok()) return self.status.ToString();
+      CommunicatorRank part = self.rank();
+      std::string reason = SumOnce(part);
+      if (rank == dying) return reason;
+      // The death may overtake the end of the others' first sum.
+      if (reason.empty()) reason = SumOnce(part);
+      if (reason != "GROUP_LOST") return absl::StrCat("ended with ", reason);
+      return SumOnce(part) == "GROUP_LOST" ? "" : "a dead communicator worked again";
+    });
+  }
+}
+
+TEST_F(NcclTest, AnAsynchronousErrorOfOneRankEndsAllAndTheGroupFormsAgain) {
+  for (const ncclResult_t error : {ncclRemoteError, ncclSystemError, ncclInternalError}) {
+    emulation::InjectNcclError(1, error, 4);
+    RunNccl(RankKind::kThreads, 3, absl::Seconds(1000), [](CommunicatorRank& self) -> std::string {
+      std::string reason;
+      for (int i = 0; i < 10 && reason.empty(); ++i) reason = SumOnce(self);
+      return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
+    });
+    EXPECT_EQ(emulation::LiveNcclCommunicators(), 0);
+    emulation::ClearNcclFaults();
+    RunNccl(RankKind::kThreads, 3, kLong, [](CommunicatorRank& self) { return SumOnce(self); });
+  }
+}
+
+// Ranks that lost step with each other must not go on with wrong numbers.
+TEST_F(NcclTest, DifferentOperationsAtTheSameTimeEndTheGroup) {
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    const int64_t count = 16 + self.communicator.rank();
+    const DeviceMatrix x(self, 1, count, std::vector<float>(count, 1.f));
+    self.communicator.AllReduceSum(self.stream, x.tensor());
+    // What noticed it first is told by the next wait of the other one.
+    std::string reason = ErrorReason(self.communicator.Wait(self.stream));
+    if (reason.empty()) reason = SumOnce(self);
+    return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
+  });
+}
+
+// A lasting fault of the device itself.
+TEST_F(NcclTest, ADeviceFaultEndsAllRanks) {
+  RunNccl(RankKind::kThreads, 2, absl::Seconds(5), [](CommunicatorRank& self) -> std::string {
+    const std::string first = SumOnce(self);
+    if (self.communicator.rank() == 0 && first == "GROUP_LOST") return "";
+    if (!first.empty()) return absl::StrCat("the first sum ended with ", first);
+    if (self.communicator.rank() == 1) emulation::InjectFault(1, cudaErrorIllegalAddress);
+    const DeviceMatrix x(self, 1, 8, std::vector<float>(8, 1.f));
+    self.communicator.AllReduceSum(self.stream, x.tensor());
+    const absl::Status status = self.communicator.Wait(self.stream);
+    // The rank that has the fault says so to the others, as the worker does.
+    if (!status.ok()) self.communicator.Abort();
+    return status.ok() ? "no fault" : "";
+  });
+  emulation::ClearFaults();
+}
+
+CommunicatorKind NcclKind(std::string name, RankKind ranks) {
+  CommunicatorKind kind;
+  kind.name = std::move(name);
+  kind.run = [ranks](int count, absl::Duration timeout, const CommunicatorBody& body) {
+    RunNccl(ranks, count, timeout, body);
+  };
+  return kind;
+}
+
+}  // namespace
+
+std::vector<CommunicatorKind> CommunicatorKinds() {
+  return {NcclKind("NcclThreads", RankKind::kThreads), NcclKind("NcclProcesses", RankKind::kProcesses)};
+}
+
+}  // namespace sextant
