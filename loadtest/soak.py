@@ -11,7 +11,11 @@ from suite_load import BROKEN, GOOD, machine, run_load
 
 SAMPLE_S = 1.0
 # Left out of the fits: pools and caches fill.
-WARMUP_PART = 0.3
+WARMUP_PART = 0.4
+# For the services: glibc otherwise keeps memory for each of its many arenas, which fill for hours and look like a leak.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
+# Of the samples, what is kept in the report.
+KEPT_EACH_S = 10
 # Memory is flat when, with 95 % confidence, it grows by less than this in an hour, or by less than a part of itself within the run.
 MOST_MIB_PER_HOUR = 1.0
 MOST_PART = 0.02
@@ -74,6 +78,11 @@ def grows(name: str, line: dict, seconds: float) -> str | None:
     return f"{name} grows by at least {surely:.1f} MiB an hour, {within:.1f} MiB of {line['mean_mib']:.0f} in this run"
 
 
+def thinned(points: list[tuple[float, float]]) -> list[tuple[int, float]]:
+    each = int(KEPT_EACH_S / SAMPLE_S)
+    return [(round(t), round(mib, 3)) for t, mib in points[::each]]
+
+
 def watch(cluster, samples: dict, done: threading.Event) -> None:
     start = time.monotonic()
     pids = processes(cluster)
@@ -103,6 +112,7 @@ def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flag
     for line in wrong:
         say(f"BROKEN: {line}")
     (out / "memory.json").write_text(json.dumps({"scenario": scenario.stem, "seconds": seconds, "machine": machine(), "fits": fits, "wrong": wrong,
-                                                 "ledger": report["ledger"]}, indent=1) + "\n")
+                                                 "ledger": report["ledger"],
+                                                 "samples_mib": {name: thinned(points) for name, points in samples.items()}}) + "\n")
     plots.memory(samples, fits, out / "memory.svg")
     return BROKEN if wrong and code == GOOD else code
