@@ -13,6 +13,10 @@ if(SEXTANT_CUDA STREQUAL "ON" OR (SEXTANT_CUDA STREQUAL "AUTO" AND SEXTANT_TESTS
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
     endif()
     enable_language(CUDA)
+    # CMake 3.25 marks this target as deprecated without looking whether the toolkit has it; CUDA 13 has not.
+    if(NOT TARGET CUDA::nvToolsExt)
+      add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+    endif()
     find_package(CUDAToolkit REQUIRED)
     set(SEXTANT_CUDA_BUILD ON)
     message(STATUS "CUDA: ${SEXTANT_NVCC}, for ${SEXTANT_CUDA_ARCHS}")
