@@ -67,6 +67,7 @@ def memory(samples: dict[str, list[tuple[float, float]]], fits: dict, path: path
                   linestyle="--", linewidth=0.8, color=line.get_color())
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident memory, MiB")
-    axes.set_ylim(bottom=0)
+    # Room for the legend above the highest line.
+    axes.set_ylim(0, 1.35 * max(mib for points in samples.values() for _, mib in points))
     axes.legend(fontsize=7, ncol=2)
     save(figure, path)
