@@ -195,6 +195,19 @@ TEST_F(CaptureServiceTest, DrainEndsEveryStream) {
   EXPECT_EQ(ErrorReason(FromGrpcStatus(rank->Finish())), "DRAINING");
 }
 
+TEST_F(CaptureServiceTest, ADrainingServiceOpensNoCapture) {
+  ASSERT_TRUE(Open(TestOpen(TestId(1), CAPTURE_KIND_TRANSIENT, 10)).ok());
+  control_->Drain();
+  const absl::Status refused = Open(TestOpen(TestId(2), CAPTURE_KIND_TRANSIENT, 10));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ErrorReason(refused), "DRAINING");
+  EXPECT_TRUE(ErrorRetryAfter(refused).has_value());
+  CloseCaptureRequest close;
+  close.set_capture(TestId(1).bytes());
+  CloseCaptureResponse closed;
+  EXPECT_TRUE(gateway_->CloseCapture(Context().get(), close, &closed).ok());
+}
+
 // A decoder that stops reading, then vanishes: its lease goes to another.
 TEST_F(CaptureServiceTest, AVanishedDecodersRowsGoToAnother) {
   const CaptureId id = TestId(2);

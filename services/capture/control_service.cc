@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/call_limit.h"
-#include "common/rpc/request_id.h"
 #include "common/rpc/status.h"
 #include "grpcpp/server_context.h"
 #include "services/capture/activation_reader.h"
@@ -16,7 +16,15 @@
 namespace sextant {
 namespace {
 
-grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
+// Logs with the call's ids (what went well only at level debug), and answers.
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, absl::string_view method,
+                                 const absl::Status& status) {
+  const CallIds ids = CallIdsOf(*context);
+  Log(status.ok() ? LogLevel::kDebug : LogLevel::kInfo, status.ok() ? "call ended" : "call refused",
+      {{"request_id", ids.request_id},
+       {"trace_id", ids.trace.trace_id},
+       {"method", method},
+       {"status", status}});
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
   return reactor;
@@ -66,35 +74,38 @@ class ReadStream final : public grpc::ServerWriteReactor<internal::v1::ReadActiv
 grpc::ServerUnaryReactor* CaptureControlHandler::OpenCapture(grpc::CallbackServerContext* context,
                                                              const internal::v1::OpenCaptureRequest* request,
                                                              internal::v1::OpenCaptureResponse*) {
-  const absl::Status status = host_.With([&](CaptureCore& core) { return core.Open(*request); });
+  const absl::Status status =
+      draining_ ? DrainingError() : host_.With([&](CaptureCore& core) { return core.Open(*request); });
   const bool kept = request->kind() == internal::v1::CAPTURE_KIND_KEPT;
   const auto id = CaptureId::FromBytes(request->capture());
+  const CallIds ids = CallIdsOf(*context);
   LogInfo(status.ok() ? "capture opened" : "capture refused", {{"request_id", request->request_id()},
+                                                               {"trace_id", ids.trace.trace_id},
                                                                {"capture", id.has_value() ? id->hex() : ""},
                                                                {"kind", kept ? "kept" : "transient"},
                                                                {"position_bytes", request->position_bytes()},
                                                                {"max_positions", request->max_positions()},
                                                                {"status", status}});
-  return Answer(context, status);
+  return Answer(context, "OpenCapture", status);
 }
 
 grpc::ServerUnaryReactor* CaptureControlHandler::CloseCapture(
     grpc::CallbackServerContext* context, const internal::v1::CloseCaptureRequest* request,
     internal::v1::CloseCaptureResponse*) {
   const auto id = CaptureId::FromBytes(request->capture());
-  if (!id.has_value()) return Answer(context, InvalidCaptureIdError());
+  if (!id.has_value()) return Answer(context, "CloseCapture", InvalidCaptureIdError());
   host_.With([&](CaptureCore& core) { core.Close(*id); });
-  return Answer(context, absl::OkStatus());
+  return Answer(context, "CloseCapture", absl::OkStatus());
 }
 
 grpc::ServerUnaryReactor* CaptureControlHandler::GetCapture(grpc::CallbackServerContext* context,
                                                             const internal::v1::GetCaptureRequest* request,
                                                             sextant::v1::Capture* response) {
   const auto id = CaptureId::FromBytes(request->capture());
-  if (!id.has_value()) return Answer(context, InvalidCaptureIdError());
+  if (!id.has_value()) return Answer(context, "GetCapture", InvalidCaptureIdError());
   absl::StatusOr<sextant::v1::Capture> capture = host_.With([&](CaptureCore& core) { return core.Get(*id); });
   if (capture.ok()) *response = *std::move(capture);
-  return Answer(context, capture.status());
+  return Answer(context, "GetCapture", capture.status());
 }
 
 grpc::ServerUnaryReactor* CaptureControlHandler::ListCaptures(
@@ -103,22 +114,22 @@ grpc::ServerUnaryReactor* CaptureControlHandler::ListCaptures(
   absl::StatusOr<internal::v1::ListCapturesResponse> page =
       host_.With([&](CaptureCore& core) { return core.List(*request); });
   if (page.ok()) *response = *std::move(page);
-  return Answer(context, page.status());
+  return Answer(context, "ListCaptures", page.status());
 }
 
 grpc::ServerUnaryReactor* CaptureControlHandler::DeleteCapture(
     grpc::CallbackServerContext* context, const internal::v1::DeleteCaptureRequest* request,
     internal::v1::DeleteCaptureResponse*) {
   const auto id = CaptureId::FromBytes(request->capture());
-  if (!id.has_value()) return Answer(context, InvalidCaptureIdError());
-  return Answer(context, host_.With([&](CaptureCore& core) { return core.Delete(*id); }));
+  if (!id.has_value()) return Answer(context, "DeleteCapture", InvalidCaptureIdError());
+  return Answer(context, "DeleteCapture", host_.With([&](CaptureCore& core) { return core.Delete(*id); }));
 }
 
 grpc::ServerUnaryReactor* CaptureControlHandler::GetStatus(grpc::CallbackServerContext* context,
                                                            const internal::v1::GetStatusRequest*,
                                                            internal::v1::GetStatusResponse* response) {
   *response = host_.With([&](CaptureCore& core) { return core.GetStatus(); });
-  return Answer(context, absl::OkStatus());
+  return Answer(context, "GetStatus", absl::OkStatus());
 }
 
 grpc::ServerWriteReactor<internal::v1::FollowReadingsResponse>* CaptureControlHandler::FollowReadings(

@@ -1,6 +1,8 @@
 // What gateways call: open, close, follow, look at, read and delete captures.
 #pragma once
 
+#include <atomic>
+
 #include "absl/time/time.h"
 #include "services/capture/core_host.h"
 #include "sextant/internal/v1/capture.grpc.pb.h"
@@ -12,6 +14,9 @@ class CaptureControlHandler final : public internal::v1::CaptureControlService::
   // A reader of activations is cancelled after `read_deadline`.
   CaptureControlHandler(CoreHost& host, absl::Duration read_deadline)
       : host_(host), read_deadline_(read_deadline) {}
+
+  // From now on no capture is opened: UNAVAILABLE / DRAINING. What is open goes on. Threads: any.
+  void Drain() { draining_ = true; }
 
   grpc::ServerUnaryReactor* OpenCapture(grpc::CallbackServerContext* context,
                                         const internal::v1::OpenCaptureRequest* request,
@@ -39,6 +44,7 @@ class CaptureControlHandler final : public internal::v1::CaptureControlService::
  private:
   CoreHost& host_;
   const absl::Duration read_deadline_;
+  std::atomic<bool> draining_ = false;
 };
 
 }  // namespace sextant

@@ -3,22 +3,22 @@
 
 #include "absl/time/clock.h"
 #include "common/base/log.h"
-#include "common/rpc/request_id.h"
 #include "common/rpc/status.h"
 #include "services/gateway/errors.h"
 
 namespace sextant {
 
-CallScope::CallScope(GatewayMetrics& metrics, absl::string_view method, const grpc::ServerContext& context,
+CallScope::CallScope(GatewayMetrics& metrics, absl::string_view method, grpc::ServerContext& context,
                      StreamGate* gate)
     : metrics_(metrics),
       method_(method),
-      request_id_(RequestIdOf(context)),
+      ids_(CallIdsOf(context)),
       start_(absl::Now()),
       gate_(gate),
       entered_(gate != nullptr && gate->Enter()) {
   metrics_.CallsInFlight(1);
   if (entered_) metrics_.StreamsInFlight(1);
+  ReturnCallIds(context, ids_);
 }
 
 CallScope::~CallScope() {
@@ -37,7 +37,8 @@ grpc::Status CallScope::End(const absl::Status& status) {
   metrics_.Count(method_, status, time);
   const bool ours = absl::IsInternal(status) || absl::IsDataLoss(status) || absl::IsUnknown(status);
   Log(ours ? LogLevel::kError : LogLevel::kInfo, "call ended",
-      {{"request_id", request_id_},
+      {{"request_id", ids_.request_id},
+       {"trace_id", ids_.trace.trace_id},
        {"method", method_},
        {"status", status},
        {"seconds", absl::ToDoubleSeconds(time)}});

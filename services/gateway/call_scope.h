@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/rpc/call_ids.h"
 #include "grpcpp/server_context.h"
 #include "services/gateway/gateway_metrics.h"
 
@@ -33,7 +34,7 @@ class StreamGate {
 class CallScope {
  public:
   // With `gate`, the call takes a place in it; see admitted().
-  CallScope(GatewayMetrics& metrics, absl::string_view method, const grpc::ServerContext& context,
+  CallScope(GatewayMetrics& metrics, absl::string_view method, grpc::ServerContext& context,
             StreamGate* gate = nullptr);
   ~CallScope();
   CallScope(const CallScope&) = delete;
@@ -41,7 +42,8 @@ class CallScope {
 
   // RESOURCE_EXHAUSTED / TOO_MANY_CALLS when the gate is full.
   absl::Status admitted() const;
-  const std::string& request_id() const { return request_id_; }
+  // Under which all services log the call; the client is told them, too.
+  const CallIds& ids() const { return ids_; }
 
   // Counts and logs the call's end, and converts its status.
   grpc::Status End(const absl::Status& status);
@@ -49,7 +51,7 @@ class CallScope {
  private:
   GatewayMetrics& metrics_;
   const std::string method_;
-  const std::string request_id_;
+  const CallIds ids_;
   const absl::Time start_;
   StreamGate* const gate_;
   const bool entered_;

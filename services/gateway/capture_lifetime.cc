@@ -9,7 +9,6 @@
 #include "absl/strings/strip.h"
 #include "common/base/log.h"
 #include "common/rpc/channel.h"
-#include "common/rpc/request_id.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/errors.h"
@@ -44,7 +43,7 @@ absl::StatusOr<std::string> CaptureIdOfName(const std::string& name) {
 absl::StatusOr<std::unique_ptr<CaptureLifetime>> CaptureLifetime::Open(
     internal::v1::CaptureControlService::StubInterface& stub, const CapturePlan& plan,
     const CaptureOpening& opening, absl::Duration timeout) {
-  auto capture = std::make_unique<CaptureLifetime>(stub, NewCaptureId(), opening.request_id, timeout);
+  auto capture = std::make_unique<CaptureLifetime>(stub, NewCaptureId(), opening.ids, timeout);
   internal::v1::OpenCaptureRequest request;
   request.set_capture(capture->id());
   request.set_engine(opening.engine);
@@ -58,10 +57,10 @@ absl::StatusOr<std::unique_ptr<CaptureLifetime>> CaptureLifetime::Open(
   request.set_model(opening.model);
   request.set_model_sha256(opening.model_sha256);
   request.mutable_prompt_token_ids()->Assign(opening.prompt_ids.begin(), opening.prompt_ids.end());
-  request.set_request_id(opening.request_id);
+  request.set_request_id(opening.ids.request_id);
   grpc::ClientContext context;
   SetTimeout(context, timeout);
-  SetRequestId(context, opening.request_id);
+  SetCallIds(context, opening.ids);
   internal::v1::OpenCaptureResponse response;
   // Should the answer get lost, `capture` closes what may have been opened.
   const grpc::Status answer = stub.OpenCapture(&context, request, &response);
@@ -78,12 +77,13 @@ CaptureLifetime::~CaptureLifetime() {
   request.set_capture(id_);
   grpc::ClientContext context;
   SetTimeout(context, timeout_);
-  SetRequestId(context, request_id_);
+  SetCallIds(context, ids_);
   internal::v1::CloseCaptureResponse response;
   const grpc::Status status = stub_.CloseCapture(&context, request, &response);
   // Nothing is lost: without followers the capture service closes it by itself.
   if (!status.ok()) {
-    LogWarning("capture not closed", {{"request_id", request_id_},
+    LogWarning("capture not closed", {{"request_id", ids_.request_id},
+                                      {"trace_id", ids_.trace.trace_id},
                                       {"capture", CaptureName(id_)},
                                       {"status", StatusOfPeer(status, Peer::kCapture)}});
   }

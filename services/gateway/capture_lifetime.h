@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/rpc/call_ids.h"
 #include "services/gateway/capture_plan.h"
 #include "sextant/internal/v1/capture.grpc.pb.h"
 
@@ -23,7 +24,7 @@ absl::StatusOr<std::string> CaptureIdOfName(const std::string& name);
 // What CaptureLifetime needs to know beside the plan.
 struct CaptureOpening {
   std::string engine;
-  std::string request_id;
+  CallIds ids;
   std::string model;
   std::string model_sha256;
   std::vector<int32_t> prompt_ids;
@@ -39,9 +40,9 @@ class CaptureLifetime {
       internal::v1::CaptureControlService::StubInterface& stub, const CapturePlan& plan,
       const CaptureOpening& opening, absl::Duration timeout);
 
-  CaptureLifetime(internal::v1::CaptureControlService::StubInterface& stub, std::string id,
-                  std::string request_id, absl::Duration timeout)
-      : stub_(stub), id_(std::move(id)), request_id_(std::move(request_id)), timeout_(timeout) {}
+  CaptureLifetime(internal::v1::CaptureControlService::StubInterface& stub, std::string id, CallIds ids,
+                  absl::Duration timeout)
+      : stub_(stub), id_(std::move(id)), ids_(std::move(ids)), timeout_(timeout) {}
   ~CaptureLifetime();
   CaptureLifetime(const CaptureLifetime&) = delete;
   CaptureLifetime& operator=(const CaptureLifetime&) = delete;
@@ -55,7 +56,7 @@ class CaptureLifetime {
  private:
   internal::v1::CaptureControlService::StubInterface& stub_;
   const std::string id_;
-  const std::string request_id_;
+  const CallIds ids_;
   const absl::Duration timeout_;
   bool left_ = false;
 };

@@ -5,9 +5,9 @@
 #include <string>
 #include <utility>
 
+#include "common/rpc/call_ids.h"
 #include "common/rpc/call_limit.h"
 #include "common/rpc/channel.h"
-#include "common/rpc/request_id.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/capture_lifetime.h"
 #include "services/gateway/errors.h"
@@ -22,7 +22,7 @@ std::unique_ptr<grpc::ClientContext> UnaryContext(const CallScope& scope, const 
                                                   absl::Duration timeout) {
   auto context = grpc::ClientContext::FromServerContext(call);
   SetTimeout(*context, timeout);
-  SetRequestId(*context, scope.request_id());
+  SetCallIds(*context, scope.ids());
   return context;
 }
 
@@ -109,7 +109,7 @@ absl::Status CaptureServiceHandler::DoReadActivations(
   *inner.mutable_layers() = request.layers();
   *inner.mutable_positions() = request.positions();
   const auto call = grpc::ClientContext::FromServerContext(context);
-  SetRequestId(*call, scope.request_id());
+  SetCallIds(*call, scope.ids());
   const auto reader = peers_.capture().ReadActivations(call.get(), inner);
   return ForwardAll(*reader, *call, internal::v1::ReadActivationsResponse(),
                     [&writer](const auto& message) { return writer.Write(message.slice()); });
@@ -126,7 +126,7 @@ absl::Status CaptureServiceHandler::DoFollowReadings(const CallScope& scope,
   }
   inner.set_from_index(request.from_index());
   const auto call = grpc::ClientContext::FromServerContext(context);
-  SetRequestId(*call, scope.request_id());
+  SetCallIds(*call, scope.ids());
   const auto reader = peers_.capture().FollowReadings(call.get(), inner);
   v1::FollowReadingsResponse outer;
   return ForwardAll(*reader, *call, internal::v1::FollowReadingsResponse(), [&](auto& message) {

@@ -9,7 +9,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/log.h"
-#include "common/rpc/request_id.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/errors.h"
 #include "services/gateway/peer_status.h"
@@ -84,13 +83,13 @@ v1::GenerateResponse TouchedNothing(int intervention) {
 }  // namespace
 
 GenerateCall::GenerateCall(Peers& peers, GatewayMetrics& metrics, const GenerateOptions& options,
-                           const grpc::ServerContext& server, EventWriter& writer, std::string request_id)
+                           const grpc::ServerContext& server, EventWriter& writer, CallIds ids)
     : peers_(peers),
       metrics_(metrics),
       options_(options),
       server_(server),
       writer_(writer),
-      request_id_(std::move(request_id)),
+      ids_(std::move(ids)),
       start_(absl::Now()) {}
 
 absl::Status GenerateCall::Run(const GeneratePlan& plan, const ServedModel& model) {
@@ -106,7 +105,8 @@ absl::Status GenerateCall::Run(const GeneratePlan& plan, const ServedModel& mode
     const bool may_repeat = IsLostWorker(status) && !writer_.started() && !server_.IsCancelled() &&
                             static_cast<int>(tried.size()) < options_.max_attempts;
     if (!may_repeat) return status;
-    LogWarning("worker lost before its first event", {{"request_id", request_id_}, {"status", status}});
+    LogWarning("worker lost before its first event",
+               {{"request_id", ids_.request_id}, {"trace_id", ids_.trace.trace_id}, {"status", status}});
   }
 }
 
@@ -115,7 +115,7 @@ absl::Status GenerateCall::RunOn(const WorkerChoice& worker, const GeneratePlan&
   Attempt attempt(plan, *model.tokenizer);
   // Ends with the client's call: cancellation and deadline come from there.
   attempt.worker_context = grpc::ClientContext::FromServerContext(server_);
-  SetRequestId(*attempt.worker_context, request_id_);
+  SetCallIds(*attempt.worker_context, ids_);
   if (plan.capture.has_value()) {
     SEXTANT_RETURN_IF_ERROR(OpenCapture(worker, plan, model, &attempt));
     if (server_.IsCancelled()) return ClientGone();
@@ -130,7 +130,7 @@ absl::Status GenerateCall::RunOn(const WorkerChoice& worker, const GeneratePlan&
 absl::Status GenerateCall::OpenCapture(const WorkerChoice& worker, const GeneratePlan& plan,
                                        const ServedModel& model, Attempt* attempt) {
   const CaptureOpening opening = {.engine = worker.engine,
-                                  .request_id = request_id_,
+                                  .ids = ids_,
                                   .model = model.model().name(),
                                   .model_sha256 = model.model().weights_sha256(),
                                   .prompt_ids = plan.prompt_ids};
@@ -142,7 +142,7 @@ absl::Status GenerateCall::OpenCapture(const WorkerChoice& worker, const Generat
 
 void GenerateCall::SetOpening(const GeneratePlan& plan, const ServedModel& model, const Attempt& attempt) {
   v1::Started started;
-  started.set_request_id(request_id_);
+  started.set_request_id(ids_.request_id);
   if (attempt.capture != nullptr) started.set_capture(CaptureName(attempt.capture->id()));
   started.mutable_prompt_token_ids()->Assign(plan.prompt_ids.begin(), plan.prompt_ids.end());
   for (const int32_t id : plan.prompt_ids) started.add_prompt_token_texts(model.tokenizer->TextOf(id));
@@ -191,14 +191,14 @@ void GenerateCall::StartFollower(const GeneratePlan& plan, Attempt* attempt) {
     callbacks.on_failure = [](const absl::Status&) {};
   }
   attempt->follower =
-      std::make_unique<ReadingsFollower>(peers_.capture(), server_, attempt->capture->id(), request_id_,
+      std::make_unique<ReadingsFollower>(peers_.capture(), server_, attempt->capture->id(), ids_,
                                          options_.follow_patience, std::move(callbacks));
 }
 
 absl::Status GenerateCall::ForwardTokens(const WorkerChoice& worker, const GeneratePlan& plan,
                                          const ServedModel& model, Attempt* attempt) {
   internal::v1::GenerateRequest request = plan.worker_request;
-  request.set_request_id(request_id_);
+  request.set_request_id(ids_.request_id);
   if (attempt->capture != nullptr) {
     request.set_capture(attempt->capture->id());
     request.set_capture_address(peers_.capture_address());

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "common/rpc/call_ids.h"
 #include "grpcpp/server_context.h"
 #include "services/gateway/capture_lifetime.h"
 #include "services/gateway/event_writer.h"
@@ -34,7 +35,7 @@ class GenerateCall {
  public:
   // All must outlive this object. `server` is the client's call; `writer` sends its events.
   GenerateCall(Peers& peers, GatewayMetrics& metrics, const GenerateOptions& options,
-               const grpc::ServerContext& server, EventWriter& writer, std::string request_id);
+               const grpc::ServerContext& server, EventWriter& writer, CallIds ids);
 
   // Runs the generation to its end. The status is the call's. Repeats on another worker when one is lost
   // before anything was forwarded.
@@ -82,7 +83,7 @@ class GenerateCall {
   const GenerateOptions options_;
   const grpc::ServerContext& server_;
   EventWriter& writer_;
-  const std::string request_id_;
+  const CallIds ids_;
   const absl::Time start_;
   std::string capture_name_;
   absl::Time last_token_ = absl::InfinitePast();

@@ -85,12 +85,12 @@ absl::Status InferenceServiceHandler::DoGenerate(const CallScope& scope, const g
                                                  const v1::GenerateRequest& request,
                                                  grpc::ServerWriter<v1::GenerateResponse>& writer) {
   SEXTANT_ASSIGN_OR_RETURN(const auto model, peers_.Model());
-  RegistryVectors vectors(peers_.registry(), vectors_, scope.request_id(), options_.registry_timeout);
+  RegistryVectors vectors(peers_.registry(), vectors_, scope.ids(), options_.registry_timeout);
   SEXTANT_ASSIGN_OR_RETURN(const GeneratePlan plan,
                            PlanGenerate(request, *model, options_.limits, options_.lens_wait, vectors));
   metrics_.PromptTokens(static_cast<int64_t>(plan.prompt_ids.size()));
   EventWriter events([&writer](const v1::GenerateResponse& event) { return writer.Write(event); });
-  GenerateCall call(peers_, metrics_, options_.generate, context, events, scope.request_id());
+  GenerateCall call(peers_, metrics_, options_.generate, context, events, scope.ids());
   return call.Run(plan, *model);
 }
 

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "common/rpc/request_id.h"
 #include "services/gateway/errors.h"
 #include "services/gateway/peer_status.h"
 
@@ -17,12 +16,12 @@ constexpr absl::Duration kHealthy = absl::Milliseconds(200);
 }  // namespace
 
 ReadingsFollower::ReadingsFollower(internal::v1::CaptureControlService::StubInterface& stub,
-                                   const grpc::ServerContext& call, std::string capture,
-                                   std::string request_id, absl::Duration patience, Callbacks callbacks)
+                                   const grpc::ServerContext& call, std::string capture, CallIds ids,
+                                   absl::Duration patience, Callbacks callbacks)
     : stub_(stub),
       call_(call),
       capture_(std::move(capture)),
-      request_id_(std::move(request_id)),
+      ids_(std::move(ids)),
       patience_(patience),
       callbacks_(std::move(callbacks)) {
   thread_ = std::thread([this] { Run(); });
@@ -86,7 +85,7 @@ void ReadingsFollower::Run() {
 absl::Status ReadingsFollower::FollowOnce(bool* healthy) {
   // Ends with the client's call: cancellation and deadline come from there.
   const auto context = grpc::ClientContext::FromServerContext(call_);
-  SetRequestId(*context, request_id_);
+  SetCallIds(*context, ids_);
   internal::v1::FollowReadingsRequest request;
   request.set_capture(capture_);
   {

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/rpc/call_ids.h"
 #include "grpcpp/server_context.h"
 #include "sextant/internal/v1/capture.grpc.pb.h"
 
@@ -30,7 +31,7 @@ class ReadingsFollower {
   // stream that breaks is opened again until `patience` has passed since the last healthy one, which may have
   // brought no entry, broke. REQUIRES: `stub` and `call` outlive this object.
   ReadingsFollower(internal::v1::CaptureControlService::StubInterface& stub, const grpc::ServerContext& call,
-                   std::string capture, std::string request_id, absl::Duration patience, Callbacks callbacks);
+                   std::string capture, CallIds ids, absl::Duration patience, Callbacks callbacks);
   // Cancels and waits for the thread.
   ~ReadingsFollower();
 
@@ -52,7 +53,7 @@ class ReadingsFollower {
   internal::v1::CaptureControlService::StubInterface& stub_;
   const grpc::ServerContext& call_;
   const std::string capture_;
-  const std::string request_id_;
+  const CallIds ids_;
   const absl::Duration patience_;
   const Callbacks callbacks_;
 

@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/channel.h"
-#include "common/rpc/request_id.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/errors.h"
 #include "services/gateway/peer_status.h"
@@ -21,7 +20,7 @@ absl::StatusOr<std::shared_ptr<const StoredVector>> RegistryVectors::Get(const s
   request.set_reference(reference);
   grpc::ClientContext context;
   SetTimeout(context, timeout_);
-  SetRequestId(context, request_id_);
+  SetCallIds(context, ids_);
   SEXTANT_RETURN_IF_ERROR(
       StatusOfPeer(stub_.GetVector(&context, request, &vector->description), Peer::kRegistry));
   const v1::Vector& description = vector->description;
@@ -41,7 +40,7 @@ absl::StatusOr<std::string> RegistryVectors::ReadDirections(const std::string& r
   request.set_reference(reference);
   grpc::ClientContext context;
   SetTimeout(context, timeout_);
-  SetRequestId(context, request_id_);
+  SetCallIds(context, ids_);
   const auto reader = stub_.ReadVector(&context, request);
   std::string directions;
   v1::ReadVectorResponse part;

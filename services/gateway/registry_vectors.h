@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "common/rpc/call_ids.h"
 #include "services/gateway/vector_cache.h"
 #include "services/gateway/vector_source.h"
 #include "sextant/internal/v1/registry.grpc.pb.h"
@@ -14,10 +15,10 @@ namespace sextant {
 // One call's view of the registry. Threads: one at a time.
 class RegistryVectors final : public VectorSource {
  public:
-  // REQUIRES: `stub` and `cache` outlive this object. `request_id` travels with each call.
-  RegistryVectors(internal::v1::RegistryService::StubInterface& stub, VectorCache& cache,
-                  std::string request_id, absl::Duration timeout)
-      : stub_(stub), cache_(cache), request_id_(std::move(request_id)), timeout_(timeout) {}
+  // REQUIRES: `stub` and `cache` outlive this object. `ids` travel with each call.
+  RegistryVectors(internal::v1::RegistryService::StubInterface& stub, VectorCache& cache, CallIds ids,
+                  absl::Duration timeout)
+      : stub_(stub), cache_(cache), ids_(std::move(ids)), timeout_(timeout) {}
 
   // Asks the registry which version is meant, and reads its directions unless their digest is cached. The
   // registry's errors; UNAVAILABLE / REGISTRY_UNREACHABLE; DATA_LOSS / VECTOR_CORRUPT when the bytes do not
@@ -29,7 +30,7 @@ class RegistryVectors final : public VectorSource {
 
   internal::v1::RegistryService::StubInterface& stub_;
   VectorCache& cache_;
-  const std::string request_id_;
+  const CallIds ids_;
   const absl::Duration timeout_;
 };
 

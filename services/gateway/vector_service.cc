@@ -4,9 +4,9 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/call_limit.h"
 #include "common/rpc/channel.h"
-#include "common/rpc/request_id.h"
 #include "kernels/status_macros.h"
 #include "services/gateway/errors.h"
 #include "services/gateway/peer_status.h"
@@ -19,7 +19,7 @@ std::unique_ptr<grpc::ClientContext> ContextFor(const CallScope& scope, const gr
                                                 absl::Duration timeout) {
   auto context = grpc::ClientContext::FromServerContext(call);
   SetTimeout(*context, timeout);
-  SetRequestId(*context, scope.request_id());
+  SetCallIds(*context, scope.ids());
   return context;
 }
 

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "common/base/log.h"
-#include "common/rpc/request_id.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/status.h"
 #include "services/shard_worker/errors.h"
 
@@ -19,15 +19,14 @@ class GenerateCall final : public grpc::ServerWriteReactor<pb::GenerateResponse>
                            public std::enable_shared_from_this<GenerateCall> {
  public:
   // `engine` may be null: still loading.
-  static GenerateCall* Start(Engine* engine, std::string request_id, const pb::GenerateRequest& request) {
-    auto call = std::make_shared<GenerateCall>(engine, std::move(request_id));
+  static GenerateCall* Start(Engine* engine, CallIds ids, const pb::GenerateRequest& request) {
+    auto call = std::make_shared<GenerateCall>(engine, std::move(ids));
     call->self_ = call;
     call->Submit(request);
     return call.get();
   }
 
-  GenerateCall(Engine* engine, std::string request_id)
-      : engine_(engine), request_id_(std::move(request_id)) {}
+  GenerateCall(Engine* engine, CallIds ids) : engine_(engine), ids_(std::move(ids)) {}
 
   void OnWriteDone(bool ok) override {
     {
@@ -53,7 +52,8 @@ class GenerateCall final : public grpc::ServerWriteReactor<pb::GenerateResponse>
                                                           : engine_->Submit(request, output_);
     if (id.ok()) {
       id_ = *id;
-      LogInfo("generate", {{"request_id", request_id_},
+      LogInfo("generate", {{"request_id", ids_.request_id},
+                           {"trace_id", ids_.trace.trace_id},
                            {"sequence", id_},
                            {"prompt_tokens", request.prompt_token_ids_size()},
                            {"max_new_tokens", request.max_new_tokens()},
@@ -84,12 +84,13 @@ class GenerateCall final : public grpc::ServerWriteReactor<pb::GenerateResponse>
       StartWrite(&message_);
       return;
     }
-    LogInfo("generate ended", {{"request_id", request_id_}, {"status", *end}});
+    LogInfo("generate ended",
+            {{"request_id", ids_.request_id}, {"trace_id", ids_.trace.trace_id}, {"status", *end}});
     Finish(ToGrpcStatus(*end));
   }
 
   Engine* const engine_;
-  const std::string request_id_;
+  const CallIds ids_;
   const std::shared_ptr<CallOutput> output_ = std::make_shared<CallOutput>();
   int64_t id_ = 0;
   absl::Mutex mutex_;
@@ -124,8 +125,9 @@ grpc::ServerWriteReactor<pb::GenerateResponse>* WorkerServiceHandler::Generate(
     absl::MutexLock lock(&mutex_);
     engine = engine_;
   }
-  std::string request_id = request->request_id().empty() ? RequestIdOf(*context) : request->request_id();
-  return GenerateCall::Start(engine, std::move(request_id), *request);
+  CallIds ids = CallIdsOf(*context);
+  if (!request->request_id().empty()) ids.request_id = request->request_id();
+  return GenerateCall::Start(engine, std::move(ids), *request);
 }
 
 }  // namespace sextant

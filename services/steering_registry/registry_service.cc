@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "common/base/log.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/call_limit.h"
-#include "common/rpc/request_id.h"
 #include "common/rpc/status.h"
 #include "kernels/status_macros.h"
 #include "services/steering_registry/errors.h"
@@ -40,7 +40,9 @@ grpc::Status RegistryServiceHandler::CreateVector(grpc::ServerContext* context,
   const CallLimit limit(*context, options_.max_call_time);
   auto stored = Receive(*reader);
   if (!stored.ok()) return Finish(*context, "CreateVector", stored.status());
-  LogInfo("vector stored", {{"request_id", RequestIdOf(*context)},
+  const CallIds ids = CallIdsOf(*context);
+  LogInfo("vector stored", {{"request_id", ids.request_id},
+                            {"trace_id", ids.trace.trace_id},
                             {"name", stored->name()},
                             {"version", stored->version()},
                             {"sha256", stored->sha256()}});
@@ -115,9 +117,11 @@ grpc::Status RegistryServiceHandler::DeleteVector(grpc::ServerContext* context,
                                                   v1::DeleteVectorResponse* response) {
   const auto count = registry_.Delete(request->reference());
   if (count.ok()) {
-    LogInfo(
-        "vector hidden",
-        {{"request_id", RequestIdOf(*context)}, {"reference", request->reference()}, {"versions", *count}});
+    const CallIds ids = CallIdsOf(*context);
+    LogInfo("vector hidden", {{"request_id", ids.request_id},
+                              {"trace_id", ids.trace.trace_id},
+                              {"reference", request->reference()},
+                              {"versions", *count}});
     response->set_deleted_count(*count);
     UpdateCounts();
   }
@@ -127,11 +131,16 @@ grpc::Status RegistryServiceHandler::DeleteVector(grpc::ServerContext* context,
 grpc::Status RegistryServiceHandler::Finish(grpc::ServerContext& context, absl::string_view method,
                                             const absl::Status& status) {
   metrics_.Count(method, status);
-  if (!status.ok()) {
-    const bool ours = absl::IsDataLoss(status) || absl::IsInternal(status);
-    Log(ours ? LogLevel::kError : LogLevel::kInfo, "call refused",
-        {{"request_id", RequestIdOf(context)}, {"method", method}, {"status", status}});
-  }
+  const bool ours = absl::IsDataLoss(status) || absl::IsInternal(status);
+  const CallIds ids = CallIdsOf(context);
+  Log(status.ok() ? LogLevel::kDebug
+      : ours      ? LogLevel::kError
+                  : LogLevel::kInfo,
+      status.ok() ? "call ended" : "call refused",
+      {{"request_id", ids.request_id},
+       {"trace_id", ids.trace.trace_id},
+       {"method", method},
+       {"status", status}});
   return ToGrpcStatus(status);
 }
 

@@ -40,7 +40,7 @@ class RegistryServiceHandler final : public internal::v1::RegistryService::Servi
  private:
   // Receives the stream and stores it.
   absl::StatusOr<v1::Vector> Receive(grpc::ServerReader<v1::CreateVectorRequest>& reader);
-  // Counts, logs failures with the request's id, converts.
+  // Counts, logs with the call's ids (what went well only at level debug), converts.
   grpc::Status Finish(grpc::ServerContext& context, absl::string_view method, const absl::Status& status);
   void UpdateCounts();
 
