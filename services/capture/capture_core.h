@@ -183,7 +183,8 @@ class CaptureCore {
   bool MakeLease(StreamId stream, Decoder& decoder, sextant::internal::v1::Lease* message);
   bool LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& decoder,
                  sextant::internal::v1::Lease* message);
-  enum class LeaseEnd { kExpired, kReleased, kDecoderDied };
+  // kLeft: given back by a decoder that had said before that it leaves, which says nothing of its positions.
+  enum class LeaseEnd { kExpired, kReleased, kLeft, kDecoderDied };
   void ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end);
   bool IsHopeless(const CaptureRecord::Position& position) const;
   // Whether the position may have ended a decoder, or could not be decoded by several.

@@ -38,9 +38,11 @@ absl::StatusOr<StreamId> CaptureCore::ConnectDecoder(const DecoderHello& hello) 
 }
 
 void CaptureCore::DisconnectDecoder(StreamId id) {
+  const Decoder* decoder = leases_.FindDecoder(id);
+  const bool leaving = decoder != nullptr && decoder->leaving;
   for (const Lease& lease : leases_.Disconnect(id)) {
-    ++counters_.leases_orphaned;
-    ReturnPositions(lease, 0, LeaseEnd::kDecoderDied);
+    ++(leaving ? counters_.leases_released : counters_.leases_orphaned);
+    ReturnPositions(lease, 0, leaving ? LeaseEnd::kLeft : LeaseEnd::kDecoderDied);
   }
 }
 
@@ -50,6 +52,7 @@ absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message
   switch (message.message_case()) {
     case DecoderMessage::kWant:
       decoder->want_bytes = message.want().bytes();
+      decoder->leaving = decoder->want_bytes == 0;
       effects_.ready.insert(id);
       return absl::OkStatus();
     case DecoderMessage::kResult:
@@ -59,7 +62,8 @@ absl::Status CaptureCore::OnDecoderMessage(StreamId id, DecoderMessage&& message
         const LeaseId lease = message.release().lease();
         if (decoder->sending == lease) decoder->sending = 0;
         ++counters_.leases_released;
-        ReturnPositions(leases_.Remove(lease), lease, LeaseEnd::kReleased);
+        ReturnPositions(leases_.Remove(lease), lease,
+                        decoder->leaving ? LeaseEnd::kLeft : LeaseEnd::kReleased);
       }
       return absl::OkStatus();
     default:
@@ -145,8 +149,8 @@ void CaptureCore::ReturnPositions(const Lease& lease, LeaseId id, LeaseEnd end) 
     position->refusals += end == LeaseEnd::kReleased;
     // An expired lease's positions are somebody else's already, or wait; those of a lease that ends now wait
     // again.
-    const bool mine = position->state == PositionState::kLeased &&
-                      !(lease.expired && end == LeaseEnd::kDecoderDied) && (id == 0 || position->lease == id);
+    const bool mine =
+        position->state == PositionState::kLeased && (id == 0 ? !lease.expired : position->lease == id);
     if (mine && policy_.keep_rows_until_done) record.Unlease(index);
     if (end != LeaseEnd::kExpired && IsHopeless(*position) && position->state == PositionState::kWaiting) {
       LogError("a position has ended, or was given back by, every decoder that took it",

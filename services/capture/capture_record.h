@@ -37,7 +37,7 @@ class CaptureRecord {
     int32_t target_id = -1;
     // Decoders that died while they held it.
     int32_t deliveries = 0;
-    // Decoders that gave it back: because they were told to end, or because they cannot decode it.
+    // Decoders that gave it back because they cannot decode it.
     int32_t refusals = 0;
     // The lease that has it. LEASED only.
     int64_t lease = 0;

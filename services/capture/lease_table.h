@@ -37,6 +37,8 @@ struct Decoder {
   int64_t want_bytes = 0;
   int64_t held_bytes = 0;
   bool greeted = false;
+  // It has said that it wants nothing any more: it was told to end.
+  bool leaving = false;
   absl::btree_set<LeaseId> leases;
   // The lease being sent: rows on their way, of which `sent` bytes are gone already.
   LeaseId sending = 0;

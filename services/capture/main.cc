@@ -88,6 +88,7 @@ absl::Status Run(ShutdownSignal& shutdown) {
   LogInfo("draining; a second signal ends at once");
   serving = false;
   server->SetReady(false);
+  control.Drain();
   shutdown.ExitOnNext();
   WaitForCaptures(host, config.drain);
   host.CloseStreams(DrainingError());

@@ -5,6 +5,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "common/base/error.h"
 #include "common/base/flags.h"
 
@@ -20,6 +21,10 @@ ABSL_FLAG(int, want_mb, 0,
           "only keep work from other decoders.");
 ABSL_FLAG(int, max_batch_rows, 1024, "Rows decoded together, unless one position has more.");
 ABSL_FLAG(int, http_port, 8740, "Port for /metrics, /livez and /readyz. 0 lets the system choose.");
+ABSL_FLAG(
+    absl::Duration, drain, absl::Seconds(10),
+    "How long the batch in hand may take to end after SIGTERM. Whatever is still held then is leased to "
+    "others when the process is gone.");
 ABSL_FLAG(std::string, name, "",
           "Name of this decoder in the capture service's logs. Empty: host name and process id.");
 
@@ -46,6 +51,7 @@ absl::StatusOr<DecoderConfig> ConfigFromFlags() {
   config.threads = absl::GetFlag(FLAGS_threads);
   config.want_bytes = int64_t{absl::GetFlag(FLAGS_want_mb)} << 20;
   config.max_batch_rows = absl::GetFlag(FLAGS_max_batch_rows);
+  config.drain = absl::GetFlag(FLAGS_drain);
   config.name = absl::GetFlag(FLAGS_name).empty() ? DefaultName() : absl::GetFlag(FLAGS_name);
   const std::string dtype = absl::GetFlag(FLAGS_dtype);
   if (dtype != "bfloat16" && dtype != "float32") return invalid("--dtype must be bfloat16 or float32");
@@ -60,6 +66,7 @@ absl::StatusOr<DecoderConfig> ConfigFromFlags() {
     return invalid("--want_mb must be 0 to 1024");
   if (config.max_batch_rows < 1 || config.max_batch_rows > 65536)
     return invalid("--max_batch_rows must be 1 to 65536");
+  if (config.drain < absl::ZeroDuration()) return invalid("--drain must not be negative");
   return config;
 }
 

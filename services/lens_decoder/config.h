@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/dtype.h"
 
 namespace sextant {
@@ -18,6 +19,7 @@ struct DecoderConfig {
   int threads = 1;
   int64_t want_bytes = 0;  // of each stream; 0: two batches
   int max_batch_rows = 0;
+  absl::Duration drain;
   std::string name;
 };
 

@@ -6,6 +6,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "common/base/error.h"
 
 namespace sextant {
@@ -41,6 +42,12 @@ inline absl::Status StreamProtocol(absl::string_view message) {
 
 inline absl::Status Stopping() {
   return MakeError(absl::StatusCode::kCancelled, "STOPPING", "the decoder is stopping");
+}
+
+inline absl::Status DrainOver(absl::Duration drain) {
+  return MakeError(absl::StatusCode::kDeadlineExceeded, "DRAIN_OVER",
+                   absl::StrCat("the batch in hand took longer than --drain=", absl::FormatDuration(drain),
+                                "; its rows go to other decoders"));
 }
 
 inline absl::Status ModelLoading() {

@@ -129,11 +129,16 @@ bool LeaseStream::SendRelease(int64_t lease) {
   return Send(message);
 }
 
-int LeaseStream::Finish(absl::Duration timeout) {
+void LeaseStream::Leave() {
+  if (std::exchange(left_, true)) return;
   internal::v1::DecoderMessage nothing;
   nothing.mutable_want()->set_bytes(0);
+  Send(nothing);
+}
+
+int LeaseStream::Finish(absl::Duration timeout) {
+  Leave();
   int released = 0;
-  if (!Send(nothing)) return released;
   while (true) {
     const auto arrived = Next(absl::ZeroDuration());
     if (!arrived.ok() || !arrived->has_value()) break;

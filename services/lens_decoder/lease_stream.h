@@ -53,7 +53,11 @@ class LeaseStream {
   bool SendResult(const Lease& lease, v1::Readings&& readings);
   bool SendRelease(int64_t lease);
 
-  // Asks for nothing more, gives back everything that has arrived or still arrives, and waits until capture
+  // Tells capture that this decoder ends: it wants nothing more, and what it gives back from here on is no
+  // fault of the rows. Again: nothing.
+  void Leave();
+
+  // Leaves, gives back everything that has arrived or still arrives, and waits until capture
   // ends the stream, at most `timeout`. Returns how many leases were given back.
   int Finish(absl::Duration timeout);
 
@@ -70,6 +74,7 @@ class LeaseStream {
   grpc::ClientContext context_;
   std::unique_ptr<grpc::ClientReaderWriter<internal::v1::DecoderMessage, internal::v1::DecoderReply>> stream_;
   std::thread reader_;
+  bool left_ = false;
 
   absl::Mutex mutex_;
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;

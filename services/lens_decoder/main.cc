@@ -1,5 +1,7 @@
 // The lens decoder: pulls captured rows, projects them through the model's final norm and head, returns
 // readings.
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <memory>
@@ -7,8 +9,11 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/base/flags.h"
 #include "common/base/log.h"
 #include "common/metrics/http_server.h"
@@ -66,19 +71,32 @@ class Workers {
           PullWorkerOptions{.capture = config.capture, .stream = stream}, *decoders_.back(), metrics));
     }
     faults_.resize(workers_.size());
+    {
+      absl::MutexLock lock(&mutex_);
+      running_ = workers_.size();
+    }
     for (size_t i = 0; i < workers_.size(); ++i) {
       threads_.emplace_back([this, i] {
         faults_[i] = workers_[i]->Run();
         if (!faults_[i].ok()) failed_ = true;
+        absl::MutexLock lock(&mutex_);
+        --running_;
       });
     }
     started_ = true;
     return absl::OkStatus();
   }
 
-  // The first fault, once all have stopped.
-  absl::Status Stop() {
+  // Tells all to end. False if one has not by `limit`: nothing but the process's end can stop it.
+  bool Stop(absl::Duration limit) {
     for (const auto& worker : workers_) worker->Stop();
+    absl::MutexLock lock(&mutex_);
+    const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return running_ == 0; };
+    return mutex_.AwaitWithTimeout(absl::Condition(&ended), limit);
+  }
+
+  // The first fault. REQUIRES: Stop has said true.
+  absl::Status Join() {
     for (std::thread& thread : threads_) thread.join();
     for (const absl::Status& fault : faults_) SEXTANT_RETURN_IF_ERROR(fault);
     return absl::OkStatus();
@@ -102,6 +120,8 @@ class Workers {
   std::vector<std::thread> threads_;
   std::atomic<bool> started_{false};  // workers_ changes no more
   std::atomic<bool> failed_{false};
+  absl::Mutex mutex_;
+  size_t running_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 
 absl::Status Run(ShutdownSignal& shutdown) {
@@ -125,7 +145,11 @@ absl::Status Run(ShutdownSignal& shutdown) {
   }
   LogInfo("stopping; a second signal ends at once");
   shutdown.ExitOnNext();
-  return workers.Stop();
+  if (!workers.Stop(config.drain)) {
+    LogError("ended", {{"status", DrainOver(config.drain)}});
+    _exit(1);
+  }
+  return workers.Join();
 }
 
 }  // namespace

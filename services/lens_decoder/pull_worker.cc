@@ -102,8 +102,10 @@ absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> lease
       metrics_.LeaseDone(absl::Now() - lease.arrived);
     } else if (IsBadLease(status)) {
       Hold(lease.id, status);
-    } else if (stream.SendRelease(lease.id)) {
-      metrics_.LeaseReleased();
+    } else {
+      // Told to end: the rows are not to blame.
+      if (absl::IsCancelled(status)) stream.Leave();
+      if (stream.SendRelease(lease.id)) metrics_.LeaseReleased();
     }
   }
   if (status.ok()) backoff_ = options_.min_backoff;

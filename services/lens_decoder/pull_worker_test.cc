@@ -1,6 +1,7 @@
 // Tests of the worker against a scripted capture service on loopback.
 #include "services/lens_decoder/pull_worker.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <thread>
@@ -65,7 +66,10 @@ class Connection {
     while (!until() && stream_.Read(&message)) {
       if (message.has_result())
         AppendReadings(message.result().readings(), results[message.result().lease()]);
-      if (message.has_release()) released.insert(message.release().lease());
+      if (message.has_release()) {
+        released.insert(message.release().lease());
+        if (want_bytes == 0) released_on_leaving.insert(message.release().lease());
+      }
       if (message.has_want()) want_bytes = message.want().bytes();
     }
   }
@@ -76,7 +80,7 @@ class Connection {
   internal::v1::DecoderHello hello;
   int64_t want_bytes = -1;
   std::map<int64_t, v1::Readings> results;
-  std::set<int64_t> released;
+  std::set<int64_t> released, released_on_leaving;
 
  private:
   PullStream& stream_;
@@ -300,6 +304,33 @@ TEST_F(PullWorkerTest, StoppingGivesBackWhatIsHeld) {
   thread_.join();
   EXPECT_TRUE(status_.ok()) << status_;
   EXPECT_THAT(released, ElementsAre(2));
+}
+
+TEST_F(PullWorkerTest, StoppingAmongResultsLeavesBeforeItGivesBack) {
+  absl::Notification ended;
+  std::set<int64_t> released, on_leaving;
+  int answered = 0;
+  Start([&](int, Connection& connection) {
+    connection.Greet();
+    // Half a second of work, each position a message.
+    Lease lease = SomeLease(1, 5000);
+    std::fill(lease.target_ids.begin(), lease.target_ids.end(), 1);
+    connection.SendLease(lease);
+    connection.Take([&] { return !connection.results.empty(); });
+    worker_->Stop();
+    connection.TakeUntilEnd();
+    released = connection.released;
+    on_leaving = connection.released_on_leaving;
+    for (const auto& [id, readings] : connection.results) answered += readings.positions_size();
+    ended.Notify();
+    return grpc::Status::OK;
+  });
+  Await(ended);
+  thread_.join();
+  EXPECT_TRUE(status_.ok()) << status_;
+  EXPECT_LT(answered, 5000) << "it stopped long before the end";
+  EXPECT_THAT(released, ElementsAre(1));
+  EXPECT_EQ(on_leaving, released) << "capture would count them against the rows";
 }
 
 TEST_F(PullWorkerTest, ASilentCaptureIsNotConnected) {

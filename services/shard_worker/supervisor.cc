@@ -217,9 +217,11 @@ Supervisor::Outcome Supervisor::WaitForRanks() {
 }
 
 void Supervisor::WaitForEvent(absl::Duration timeout) {
-  // poll() passes over a descriptor of -1.
+  // poll() passes over a descriptor of -1. A second signal is not this thread's: taken here, it would not end
+  // the process.
+  const int shutdown_fd = asked_to_end_ ? -1 : shutdown_.fd();
   const int nodes_fd = nodes_ == nullptr ? -1 : nodes_->wake_fd();
-  pollfd fds[3] = {{shutdown_.fd(), POLLIN, 0}, {child_signal_fd_, POLLIN, 0}, {nodes_fd, POLLIN, 0}};
+  pollfd fds[3] = {{shutdown_fd, POLLIN, 0}, {child_signal_fd_, POLLIN, 0}, {nodes_fd, POLLIN, 0}};
   const int milliseconds =
       timeout == absl::InfiniteDuration()
           ? -1

@@ -57,6 +57,7 @@ void LensActor::Do(int what, int) {
     case kDie:
       return Die();
     case kRelease:
+      up_.push_back(TestWant(0));
       for (const Work& work : work_) {
         DecoderMessage message;
         message.mutable_release()->set_lease(work.lease.lease());
