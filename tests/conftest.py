@@ -1,8 +1,11 @@
 """Gives every test under tests/ the fixtures of integration/suite.py."""
 
+import os
 import pathlib
 import sys
 
+# Services are started while calls are under way: gRPC's handlers of fork would abort the children.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent / "integration"))
 
 from suite import *  # noqa: E402, F403

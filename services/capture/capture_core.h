@@ -13,6 +13,7 @@
 #include "absl/container/btree_set.h"
 #include "absl/status/statusor.h"
 #include "common/base/clock.h"
+#include "services/capture/backlog.h"
 #include "services/capture/capture_record.h"
 #include "services/capture/credit_pool.h"
 #include "services/capture/lease_table.h"
@@ -124,6 +125,14 @@ class CaptureCore {
   std::optional<sextant::internal::v1::DecoderReply> NextDecoderReply(StreamId stream);
   void DisconnectDecoder(StreamId stream);
 
+  // ---- autoscalers of lens decoders
+  // Whether rows wait or are leased: of this engine's captures or, with "", of all.
+  bool HasBacklog(const std::string& engine) const;
+  Backlog MeasureBacklog(const std::string& engine) const;
+  // A stream that is ready at once, and whenever what HasBacklog says may have changed.
+  StreamId WatchBacklog();
+  void UnwatchBacklog(StreamId watcher) { watchers_.erase(watcher); }
+
   // ---- for metrics and tests
   const CaptureCounters& counters() const { return counters_; }
   const CreditPool& credit() const { return credit_; }
@@ -191,8 +200,9 @@ class CaptureCore {
   static bool IsSuspect(const CaptureRecord::Position& position);
   void FinishPosition(CaptureRecord& record, int32_t position, const sextant::v1::Readings& readings,
                       bool failed);
-  // Keeps waiting_ right after the record's positions have changed.
+  // Keeps waiting_ and undone_ right after the record's positions have changed.
   void NoteWaiting(const CaptureRecord& record);
+  void NoteUndone(const CaptureRecord& record);
   void WakeDecoders();
   void WakeFollowers(const CaptureId& id);
 
@@ -219,6 +229,9 @@ class CaptureCore {
   // Captures with waiting positions, and the one that was leased from last.
   absl::btree_set<CaptureId> waiting_;
   CaptureId lease_cursor_;
+  // Captures with positions waiting or leased, and who is told when one comes or goes.
+  absl::btree_set<CaptureId> undone_;
+  absl::btree_set<StreamId> watchers_;
   int64_t reserved_reading_bytes_ = 0;
   StreamId next_stream_ = 1;
   Effects effects_;

@@ -129,6 +129,7 @@ void CaptureCore::Erase(CaptureMap::iterator found) {
   const CaptureId id = found->first;
   WakeFollowers(id);
   waiting_.erase(id);
+  if (undone_.erase(id) > 0) effects_.ready.insert(watchers_.begin(), watchers_.end());
   reserved_reading_bytes_ -= found->second.reserved_reading_bytes;
   CaptureRecord& record = *found->second.record;
   if (record.kept()) {

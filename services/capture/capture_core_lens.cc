@@ -171,6 +171,7 @@ void CaptureCore::NoteWaiting(const CaptureRecord& record) {
   } else {
     waiting_.erase(record.id());
   }
+  NoteUndone(record);
 }
 
 void CaptureCore::WakeDecoders() {

@@ -93,6 +93,14 @@ absl::Status IndexOutOfRangeError(int64_t index, int64_t count) {
       StatusCode::kOutOfRange, "READING_INDEX",
       absl::StrCat("from_index ", index, " is outside the readings log, which holds ", count, " entries"));
 }
+absl::Status ScalerMetadataError(absl::string_view what) {
+  return MakeError(StatusCode::kInvalidArgument, "SCALER_METADATA",
+                   absl::StrCat("the trigger's metadata: ", what));
+}
+absl::Status ScalerMetricError(absl::string_view metric) {
+  return MakeError(StatusCode::kNotFound, "SCALER_METRIC",
+                   absl::StrCat("there is no metric '", metric, "'; GetMetricSpec names those there are"));
+}
 absl::Status StaleEpochError(absl::string_view engine, int64_t epoch, int64_t newest) {
   return MakeError(
       StatusCode::kFailedPrecondition, "STALE_EPOCH",

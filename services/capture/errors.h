@@ -34,6 +34,10 @@ absl::Status PositionNotRecordedError(int32_t position);
 absl::Status RowNotRecordedError(absl::string_view row);
 absl::Status IndexOutOfRangeError(int64_t index, int64_t count);
 
+// INVALID_ARGUMENT, NOT_FOUND: an autoscaler's questions.
+absl::Status ScalerMetadataError(absl::string_view what);
+absl::Status ScalerMetricError(absl::string_view metric);
+
 // How a rank's stream ends.
 absl::Status StaleEpochError(absl::string_view engine, int64_t epoch, int64_t newest);
 absl::Status StreamReplacedError();

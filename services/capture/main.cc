@@ -21,6 +21,7 @@
 #include "services/capture/control_service.h"
 #include "services/capture/core_host.h"
 #include "services/capture/errors.h"
+#include "services/capture/scaler_service.h"
 #include "services/capture/stream_services.h"
 
 namespace sextant {
@@ -70,6 +71,7 @@ absl::Status Run(ShutdownSignal& shutdown) {
   CaptureControlHandler control(host, config.options.read_deadline);
   RankStreamHandler ranks(host);
   LensStreamHandler lenses(host);
+  ScalerHandler scaler(host);
   SEXTANT_ASSIGN_OR_RETURN(
       const auto server,
       RpcServer::Start({.host = config.host,
@@ -79,7 +81,8 @@ absl::Status Run(ShutdownSignal& shutdown) {
                         .metrics = metrics},
                        {{internal::v1::CaptureControlService::service_full_name(), &control},
                         {internal::v1::RankStreamService::service_full_name(), &ranks},
-                        {internal::v1::LensStreamService::service_full_name(), &lenses}}));
+                        {internal::v1::LensStreamService::service_full_name(), &lenses},
+                        {externalscaler::ExternalScaler::service_full_name(), &scaler}}));
   host.Start(kTick, [&capture_metrics](const CaptureCore& state) { capture_metrics.Update(state); });
   server->SetReady(true);
   serving = true;
