@@ -40,6 +40,16 @@ class ClusterError(Exception):
     """What went wrong and what to do, in one paragraph."""
 
 
+def start_time(pid: int) -> int:
+    """When the process started, in clock ticks since boot; 0 when it has ended."""
+    try:
+        # The name, in parentheses, may hold spaces and parentheses; after it come the state and 18 more fields.
+        state, *fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if state in "ZX" else int(fields[18])
+
+
 @dataclasses.dataclass
 class Process:
     """One started service. `http` is its port of /metrics, /livez and /readyz."""
@@ -50,6 +60,7 @@ class Process:
     http: int
     log: str
     flags: list[str]
+    started: int  # see start_time
 
     def alive(self) -> bool:
         try:
@@ -57,12 +68,7 @@ class Process:
             os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             pass
-        try:
-            # Not cmdline: it reads empty for a moment after exec. A rebuilt binary shows as "NAME (deleted)".
-            program = os.readlink(f"/proc/{self.pid}/exe").removesuffix(" (deleted)")
-        except OSError:
-            return False
-        return pathlib.Path(program).name == self.binary  # a number may have gone to somebody else's process
+        return start_time(self.pid) == self.started  # a number may have gone to somebody else's process
 
     def ranks(self) -> list[tuple[int, int]]:
         """(rank, process id) of each rank that a shard worker has started."""
@@ -157,7 +163,7 @@ class Cluster:
             child = subprocess.Popen(
                 [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                 start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
-        process = Process(name, binary, child.pid, http, str(log), flags)
+        process = Process(name, binary, child.pid, http, str(log), flags, start_time(child.pid))
         self.processes.append(process)
         self._save()
         return process
