@@ -7,9 +7,9 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "common/device/make_backend.h"
 #include "kernels/status_macros.h"
 #include "tests/gpu/decode_figures.h"
+#include "tests/gpu/device_backend.h"
 #include "tests/gpu/lens_figures.h"
 #include "tests/gpu/random_model.h"
 
@@ -51,8 +51,7 @@ int Main() {
   };
   const absl::StatusOr<Device> device = ParseDevice(absl::GetFlag(FLAGS_device));
   if (!device.ok()) return fail(device.status(), 1);
-  if (const absl::Status here = CheckDevice(*device); !here.ok()) return fail(here, kNoDevice);
-  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeBackend(*device, {});
+  const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeDeviceBackend(*device);
   if (!backend.ok()) {
     return fail(backend.status(),
                 backend.status().code() == absl::StatusCode::kFailedPrecondition ? kNoDevice : 1);
