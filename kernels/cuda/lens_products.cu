@@ -68,7 +68,7 @@ __device__ bool Aligned(const LensProducts& products) {
 
 // grid (segments, target_count); a warp takes every kWarps-th four slots
 template <typename T>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, 2)
     TargetKernel(LensTileView tile, LensProducts products, float* __restrict__ logits) {
   const LensSegmentInfo segment = tile.segments[blockIdx.x];
   const int target = blockIdx.y, id = tile.targets[blockIdx.x * tile.target_count + target];
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kWarps * 32)
 
 // grid (segments, most / kWarps); a warp takes one id and all slots
 template <typename T>
-__global__ void __launch_bounds__(kWarps * 32)
+__global__ void __launch_bounds__(kWarps * 32, 2)
     TrackedKernel(LensTileView tile, LensProducts products, const int32_t* __restrict__ ids,
                   const int32_t* __restrict__ counts, LensTileResults results, float* __restrict__ logprobs) {
   const LensSegmentInfo segment = tile.segments[blockIdx.x];
