@@ -155,11 +155,11 @@ TEST_F(DeviceBackendTest, AccountsForItsMemoryByPurpose) {
 }
 
 TEST_F(DeviceBackendTest, OutOfMemorySaysWhatHoldsIt) {
-  emulation::SetDeviceMemory(int64_t{1} << 30);
-  auto held = *backend_->Allocate(int64_t{700} << 20, MemoryKind::kDevice);
-  const absl::Status status = backend_->Allocate(int64_t{500} << 20, MemoryKind::kDevice).status();
+  emulation::SetDeviceMemory(int64_t{64} << 20);
+  auto held = *backend_->Allocate(int64_t{40} << 20, MemoryKind::kDevice);
+  const absl::Status status = backend_->Allocate(int64_t{30} << 20, MemoryKind::kDevice).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(status.message(), HasSubstr("buffers 0.68"));
+  EXPECT_THAT(status.message(), HasSubstr("buffers 0.0390625"));
   // It is not a fault: the device goes on.
   EXPECT_TRUE(backend_->Allocate(1000, MemoryKind::kDevice).ok());
   EXPECT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
