@@ -1,0 +1,70 @@
+"""The capture service understands what the KEDA overlay sends it, and has the metrics that the autoscaler's rule reads."""
+
+import json
+import re
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+
+import grpc
+import pytest
+import yaml
+from manifests import K8S, ROOT, Manifest, render
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[dict[str, int]]:
+    """Of a capture service that runs for this test."""
+    command = [ROOT / "build/bin/capture", "--port=0", "--http_port=0", "--log_format=json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for line in process.stderr:
+                entry = json.loads(line)
+                if entry.get("message") == "serving":
+                    yield {name: int(entry[name]) for name in ("port", "http_port")}
+                    break
+            else:
+                pytest.fail("the capture service ended without serving")
+        finally:
+            process.terminate()
+
+
+def trigger() -> dict[str, str]:
+    scaled = next(m for m in render(K8S / "overlays/keda") if m["kind"] == "ScaledObject")
+    return scaled["spec"]["triggers"][0]["metadata"]
+
+
+def text_field(number: int, data: bytes) -> bytes:
+    """A length-delimited field on the wire, shorter than 128 bytes."""
+    assert len(data) < 128
+    return bytes([number << 3 | 2, len(data)]) + data
+
+
+def metric_names(port: int, metadata: dict[str, str]) -> list[str]:
+    """GetMetricSpec as KEDA calls it: ScaledObjectRef {name = 1, namespace = 2, map scalerMetadata = 3}."""
+    entries = [text_field(1, key.encode()) + text_field(2, value.encode()) for key, value in metadata.items()]
+    request = text_field(1, b"lens-decoder") + text_field(2, b"sextant") + b"".join(text_field(3, entry) for entry in entries)
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer = channel.unary_unary("/externalscaler.ExternalScaler/GetMetricSpec")(request, timeout=10)
+    return [name.decode() for name in re.findall(rb"sextant-[a-z-]+", answer)]
+
+
+def test_capture_understands_the_trigger(ports) -> None:
+    assert metric_names(ports["port"], trigger()) == ["sextant-lens-rows", "sextant-lens-age"]
+
+
+@pytest.mark.parametrize("wrong", [{"rowsPerDecoders": "10"}, {"rowsPerDecoder": "many"}])
+def test_capture_refuses_a_wrong_trigger(ports, wrong: dict[str, str]) -> None:
+    with pytest.raises(grpc.RpcError) as error:
+        metric_names(ports["port"], trigger() | wrong)
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_the_adapters_rule_reads_metrics_that_there_are(ports) -> None:
+    rule = yaml.safe_load((K8S / "overlays/hpa/prometheus-adapter-values.yaml").read_text())["rules"]["external"][0]
+    with urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}/metrics", timeout=10) as response:
+        there = {line.split("{")[0].split(" ")[0] for line in response.read().decode().splitlines() if not line.startswith("#")}
+    read = set(re.findall(r"\bsextant_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
+    assert read and read <= there
+    scaler: Manifest = next(m for m in render(K8S / "overlays/hpa") if m["kind"] == "HorizontalPodAutoscaler")
+    assert rule["name"]["as"] == scaler["spec"]["metrics"][0]["external"]["metric"]["name"]
