@@ -15,6 +15,7 @@ from manifests import ADDITIONS, K8S, SUITES, Manifest, pod_templates, render
 from network import ADDED_EDGES, EDGES, open_connections
 from policy import policy_problems
 from schema import schema_problems
+from sizes import size_problems
 
 OVERLAYS = K8S / "overlays"
 
@@ -60,6 +61,11 @@ def test_policy(overlays) -> None:
 
 def test_command_lines(overlays) -> None:
     problems = {name: command_line_problems(manifests) for name, manifests in overlays.items()}
+    assert not any(problems.values()), problems
+
+
+def test_decoders_hold_their_head(overlays) -> None:
+    problems = {name: size_problems(manifests) for name, manifests in overlays.items()}
     assert not any(problems.values()), problems
 
 
@@ -179,7 +185,17 @@ def wrong_trigger(manifests: list[Manifest]) -> None:
     del of(manifests, "ScaledObject", "lens-decoder")["spec"]["triggers"][0]["metadata"]["scalerAddress"]
 
 
+def small_decoder(manifests: list[Manifest]) -> None:
+    container(manifests, "Deployment", "lens-decoder")["resources"]["limits"]["memory"] = "512Mi"
+
+
+def exact_decoder(manifests: list[Manifest]) -> None:
+    container(manifests, "Deployment", "lens-decoder")["args"].append("--dtype=float32")
+
+
 BROKEN_SUITES = {
+    "a decoder without room": (size_problems, "512Mi of memory, and the head of Llama-3.1-70B-Instruct wants 2.5 GiB", small_decoder),
+    "a decoder without room in float32": (size_problems, "4Gi of memory, and the head of Llama-3.1-70B-Instruct wants 4.4 GiB", exact_decoder),
     "nothing to scale": (policy_problems, "there is no Deployment lens-decoders", other_target),
     "replicas fixed": (policy_problems, "would reset the replicas", fixed_replicas),
     "a trigger without an address": (schema_problems, "scalerAddress", wrong_trigger),
@@ -197,6 +213,7 @@ BROKEN_SUITES = {
 @pytest.mark.parametrize("case", BROKEN_SUITES)
 def test_a_broken_suite_is_refused(overlays, case: str) -> None:
     check, words, change = BROKEN_SUITES[case]
-    manifests = copy.deepcopy(overlays["cpu+keda" if change in (other_target, fixed_replicas, wrong_trigger) else "cpu"])
+    suites = {other_target: "cpu+keda", fixed_replicas: "cpu+keda", wrong_trigger: "cpu+keda", small_decoder: "gpu", exact_decoder: "gpu"}
+    manifests = copy.deepcopy(overlays[suites.get(change, "cpu")])
     change(manifests)
     assert any(words in problem for problem in check(manifests)), check(manifests)
