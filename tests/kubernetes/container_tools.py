@@ -82,7 +82,7 @@ class ContainerTools:
 
 
 def main() -> int:
-    """Builds the image of a target by hand: python tests/kubernetes/tools.py [cpu|gpu]."""
+    """Builds the image of a target by hand: python tests/kubernetes/container_tools.py [cpu|gpu]."""
     reason = missing()
     if reason:
         print(reason, file=sys.stderr)

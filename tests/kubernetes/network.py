@@ -2,7 +2,8 @@
 
 from manifests import Manifest, matches, pod_templates
 
-# Who may open a connection to whom on which port; everything else is closed. "*" is anybody, and ns: another namespace.
+# Who may open a connection to whom on which port; everything else is closed. "*" is anybody, and ns: another
+# namespace, or of it the pods with a label.
 EDGES = {
     ("*", "gateway", 7700),
     ("gateway", "shard-worker", 7710),
@@ -10,22 +11,22 @@ EDGES = {
     ("gateway", "steering-registry", 7730),
     ("shard-worker", "capture", 7720),
     ("lens-decoder", "capture", 7720),
-    ("gateway", "ns:kube-system", 53),
-    ("shard-worker", "ns:kube-system", 53),
-    ("lens-decoder", "ns:kube-system", 53),
+    ("gateway", "ns:kube-system/k8s-app=kube-dns", 53),
+    ("shard-worker", "ns:kube-system/k8s-app=kube-dns", 53),
+    ("lens-decoder", "ns:kube-system/k8s-app=kube-dns", 53),
 }
 # What an overlay opens beside them; 0 is every port.
 ADDED_EDGES = {
     "gpu-multi-node": {("shard-worker", "shard-worker", 0)},
-    "keda": {("ns:keda", "capture", 7720)},
+    "keda": {("ns:keda/app=keda-operator", "capture", 7720)},
     "hpa": set(),
     "monitoring": {
-        ("ns:monitoring", "gateway", 8700),
-        ("ns:monitoring", "shard-worker", 8711),
-        ("ns:monitoring", "shard-worker", 8712),
-        ("ns:monitoring", "capture", 8720),
-        ("ns:monitoring", "steering-registry", 8730),
-        ("ns:monitoring", "lens-decoder", 8740),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "gateway", 8700),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "shard-worker", 8711),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "shard-worker", 8712),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "capture", 8720),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "steering-registry", 8730),
+        ("ns:monitoring/app.kubernetes.io/name=prometheus", "lens-decoder", 8740),
     },
 }
 
@@ -51,7 +52,9 @@ def open_connections(manifests: list[Manifest]) -> set[Edge]:
         found = set()
         for peer in rule_peers:
             if "namespaceSelector" in peer:
-                found.add("ns:" + peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"])
+                labels = peer.get("podSelector", {}).get("matchLabels", {})
+                chosen = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+                found.add("ns:" + peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] + (f"/{chosen}" if chosen else ""))
             else:
                 found |= {name for name, pod in pods.items() if matches(peer["podSelector"], pod.labels)}
         return found

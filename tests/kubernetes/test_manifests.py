@@ -153,6 +153,10 @@ def open_capture(manifests: list[Manifest]) -> None:
     of(manifests, "NetworkPolicy", "capture")["spec"]["ingress"][0].pop("from")
 
 
+def open_to_all_of_keda(manifests: list[Manifest]) -> None:
+    of(manifests, "NetworkPolicy", "keda")["spec"]["ingress"][0]["from"][0].pop("podSelector")
+
+
 def rename_selected(manifests: list[Manifest]) -> None:
     of(manifests, "Service", "capture")["spec"]["selector"]["app.kubernetes.io/component"] = "captures"
 
@@ -202,6 +206,7 @@ BROKEN_SUITES = {
     "an edge is closed": (network_problems, "closed: ('lens-decoder', 'capture', 7720)", without_edge),
     "capture may call out": (network_problems, "open: ('capture', '*', 0)", without_deny),
     "anybody may call capture": (network_problems, "open: ('*', 'capture', 7720)", open_capture),
+    "a whole namespace may call capture": (network_problems, "open: ('ns:keda', 'capture', 7720)", open_to_all_of_keda),
     "a Service finds nothing": (policy_problems, "finds no pod", rename_selected),
     "no budget": (policy_problems, "no disruption budget", without_budget),
     "root": (policy_problems, "may run as root", as_root),
@@ -213,7 +218,8 @@ BROKEN_SUITES = {
 @pytest.mark.parametrize("case", BROKEN_SUITES)
 def test_a_broken_suite_is_refused(overlays, case: str) -> None:
     check, words, change = BROKEN_SUITES[case]
-    suites = {other_target: "cpu+keda", fixed_replicas: "cpu+keda", wrong_trigger: "cpu+keda", small_decoder: "gpu", exact_decoder: "gpu"}
+    suites = {other_target: "cpu+keda", fixed_replicas: "cpu+keda", wrong_trigger: "cpu+keda", open_to_all_of_keda: "cpu+keda",
+              small_decoder: "gpu", exact_decoder: "gpu"}
     manifests = copy.deepcopy(overlays[suites.get(change, "cpu")])
     change(manifests)
     assert any(words in problem for problem in check(manifests)), check(manifests)
