@@ -10,7 +10,6 @@ Exit status: 0 all is well, 2 something that must hold does not (the ledger is b
 """
 
 import argparse
-import os
 import pathlib
 import re
 import signal
@@ -96,8 +95,6 @@ def main() -> int:
         out = (arguments.out or ROOT / "build/loadtest" / scenario.stem).resolve()
         out.mkdir(parents=True, exist_ok=True)
         say(machine())
-        if arguments.soak:
-            os.environ.update(soak.ENVIRONMENT)
         with suite(out / "suite", arguments.model, arguments.ranks, arguments.decoders, arguments.port,
                    extra=service_flags(arguments), say=lambda text: say(f"  {text}")) as cluster:
             if arguments.sweep:

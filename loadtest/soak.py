@@ -12,8 +12,6 @@ from suite_load import BROKEN, GOOD, machine, run_load
 SAMPLE_S = 1.0
 # Left out of the fits: pools and caches fill.
 WARMUP_PART = 0.4
-# For the services: glibc otherwise keeps memory for each of its many arenas, which fill for hours and look like a leak.
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 # Of the samples, what is kept in the report.
 KEPT_EACH_S = 10
 # Memory is flat when, with 95 % confidence, it grows by less than this in an hour, or by less than a part of itself within the run.

@@ -30,6 +30,9 @@ USES = {
     "scale": "Starts or ends lens decoders while work runs.",
     "down": "Drains and stops everything.",
 }
+# As in deploy/Dockerfile: glibc otherwise keeps memory for each of its many arenas, which fill for hours and look like a
+# leak. Who sets it for `up` decides.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 # As common/base/log writes it.
 ERROR_LINE = re.compile(r'\S+ error (?P<service>\w+): (?P<message>.*?)(?: status="(?P<status>.*)")?$')
 # Calls go from left to right, so services start from the right and stop from the left.
@@ -161,7 +164,7 @@ class Cluster:
         log = logs / f"{name}.log"
         with open(log, "ab") as out:
             child = subprocess.Popen(
-                [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=ENVIRONMENT | os.environ,
                 start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
         process = Process(name, binary, child.pid, http, str(log), flags, start_time(child.pid))
         self.processes.append(process)

@@ -1,12 +1,14 @@
 """hadolint finds nothing in deploy/Dockerfile, and would if there were something."""
 
 import pathlib
+import runpy
 import subprocess
 import sys
 
 from manifests import ROOT
 
 HADOLINT = pathlib.Path(sys.executable).parent / "hadolint"
+CLUSTER = runpy.run_path(str(ROOT / "deploy/local/cluster.py"))
 DOCKERFILE = (ROOT / "deploy/Dockerfile").read_text()
 
 
@@ -32,3 +34,10 @@ def test_every_stage_that_runs_is_not_root() -> None:
         users[name] = own[-1] if own else users.get(base, "root")
     for target in ("cpu",):
         assert users[target] == "10001:10001", users
+
+
+def test_services_have_the_environment_that_they_have_without_containers() -> None:
+    stages = {stage.splitlines()[0].partition(" AS ")[2]: stage for stage in DOCKERFILE.split("\nFROM ")[1:]}
+    for name, value in CLUSTER["ENVIRONMENT"].items():
+        assert f"\nENV {name}={value}\n" in stages["runtime"]
+    assert all(stages[target].startswith("runtime AS ") for target in ("cpu", "gpu"))
