@@ -19,11 +19,11 @@ QUICKSTART_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 OFFSETS = (0, 10, 20, 30, 1000, 1010, 1011, 1012, 1013, 1020, 1030, 1040, 1041, 1042, 1043)
 
 
-def free_base_port(first: int) -> int:
-    """A base port from `first` on whose cluster ports are all free."""
+def free_base_port(first: int, further: tuple[int, ...] = ()) -> int:
+    """A base port from `first` on whose cluster ports, and those at the offsets `further`, are all free."""
     for base in range(first, 40000, 50):
         try:
-            for offset in OFFSETS:
+            for offset in OFFSETS + further:
                 with socket.socket() as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("127.0.0.1", base + offset))

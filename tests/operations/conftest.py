@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import time
 
+import metrics_table
 import pytest
 import sextant
 import workload
@@ -12,8 +13,9 @@ from cluster import Cluster
 from prometheus import Prometheus
 from suite import MODELS, free_base_port
 
-# Apart from the bases of the other suites, so that a run of both meets no taken port.
-FIRST_PORT = 25000
+# None of its ports is one that make_cluster tries first.
+FIRST_PORT = 23800
+PROMETHEUS_OFFSET = 2000
 FLAGS = {"gateway": ["--max_concurrent_calls=6"], "shard_worker": ["--max_sequences=2"], "capture": ["--lease_seconds=1"]}
 
 
@@ -26,16 +28,20 @@ class Operated:
     refused: int
 
 
+def scrapes(cluster: Cluster) -> list[str]:
+    return [metrics_table.scrape(port) for port in cluster.http_ports()]
+
+
 @pytest.fixture(scope="module")
 def operated(tmp_path_factory: pytest.TempPathFactory):
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not installed (deploy/setup packages test)")
     folder: pathlib.Path = tmp_path_factory.mktemp("operated")
-    cluster = Cluster(folder / "cluster", port=free_base_port(FIRST_PORT))
+    cluster = Cluster(folder / "cluster", port=free_base_port(FIRST_PORT, (PROMETHEUS_OFFSET,)))
     prometheus = None
     try:
         cluster.up(MODELS / "llama31_tiny", 2, 1, "cpu", "float32", extra=FLAGS)
-        prometheus = Prometheus(folder / "prometheus", cluster.folder / "targets.json", cluster.port + 2000)
+        prometheus = Prometheus(folder / "prometheus", cluster.folder / "targets.json", cluster.port + PROMETHEUS_OFFSET)
         workload.until(lambda: set(prometheus.targets_up().values()) == {"up"}, "a first scrape of every process")
         with sextant.Client(cluster.address) as client:
             workload.vectors(client)
@@ -49,10 +55,12 @@ def operated(tmp_path_factory: pytest.TempPathFactory):
             workload.paused_capture(cluster, client, lambda: all(prometheus.greatest(name) for name in starved))
             workload.lost_rank(cluster)
         with sextant.Client(cluster.address) as client:
-            workload.generations(client, 4)
             workload.vectors(client)
-        # Two more scrapes, so that rates have the last of it.
-        time.sleep(1.5)
+            # A gauge may rise and fall between two scrapes.
+            gauges = [name for name, metric in metrics_table.merge(scrapes(cluster)).items() if metric.type == "gauge"]
+            workload.generations_until(client, 4, lambda: all(prometheus.greatest(name) for name in gauges))
+        end = time.time()
+        workload.until(lambda: prometheus.scraped_since(end, cluster.http_ports()), "a scrape of every process after the last call")
         yield Operated(cluster, prometheus, refused)
     finally:
         if prometheus is not None:

@@ -24,7 +24,7 @@ scrape_configs:
 class Prometheus:
     """Runs until stop(). Rules and discovery are the ones of deploy/prometheus; only the intervals are shorter."""
 
-    def __init__(self, folder: pathlib.Path, targets: pathlib.Path, port: int, interval: str = "500ms") -> None:
+    def __init__(self, folder: pathlib.Path, targets: pathlib.Path, port: int, interval: str = "2s") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.url = f"http://127.0.0.1:{port}"
         config = folder / "prometheus.yml"
@@ -76,6 +76,11 @@ class Prometheus:
     def targets_up(self) -> dict[str, str]:
         """The last scrape's outcome by address: up, down or unknown."""
         return {target["labels"]["instance"]: target["health"] for target in self.get("targets")["activeTargets"]}
+
+    def scraped_since(self, moment: float, ports: list[int]) -> bool:
+        """Whether a scrape of each of these ports has begun later than `moment`, in seconds since 1970."""
+        scraped = {series["metric"]["instance"]: float(series["value"][1]) for series in self.get("query", query="timestamp(up)")["result"]}
+        return all(scraped.get(f"127.0.0.1:{port}", 0) > moment for port in ports)
 
     def stop(self) -> None:
         self.process.terminate()

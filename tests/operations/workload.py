@@ -15,16 +15,23 @@ LENS = sextant.Lens()
 CAPTURE = sextant.Capture(sites=["resid_post", "attn_out"])
 LONG = dict(max_new_tokens=120, ignore_eos=True)
 WAIT_S = 60
+# Shorter than the worker's --capture_stall_timeout, which would end the generation.
+PAUSE_S = 10
 
 
 def process(cluster, binary: str):
     return next(p for p in cluster.processes if p.binary == binary)
 
 
-def until(condition, what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
+def count(process, metric: str) -> float:
+    """The metric's value; 0 when it does not answer in time."""
+    return process.metric(metric) or 0.0
+
+
+def until(condition, what: str, wait_s: float = WAIT_S) -> None:
+    deadline = time.monotonic() + wait_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {WAIT_S} s for {what}"
+        assert time.monotonic() < deadline, f"waited {wait_s} s for {what}"
         time.sleep(0.02)
 
 
@@ -48,6 +55,14 @@ def generations(client, count: int) -> None:
     newest = client.captures.list()[-1]
     client.captures.get(newest)
     client.captures.delete(newest)
+
+
+def generations_until(client, count: int, seen) -> None:
+    """Generates at least once, and again until `seen()` or until the time is over."""
+    deadline = time.monotonic() + WAIT_S
+    generations(client, count)
+    while not seen() and time.monotonic() < deadline:
+        generations(client, count)
 
 
 def crowd(client, count: int, seen) -> None:
@@ -83,7 +98,7 @@ def backlog(cluster, client) -> None:
     client.generate(PROMPT, max_new_tokens=2, lens=LENS, lens_wait=0.1).wait()
     out = client.generate(PROMPT, lens=LENS, **LONG)
     assert len(out.token_ids) == LONG["max_new_tokens"]
-    until(lambda: capture.metric("sextant_capture_oldest_waiting_seconds") > 1.5, "rows that wait")
+    until(lambda: count(capture, "sextant_capture_oldest_waiting_seconds") > 1.5, "rows that wait")
     cluster.scale(1)
     out.wait()
 
@@ -95,9 +110,9 @@ def hanging_decoder(cluster, client) -> None:
     os.kill(decoder, signal.SIGSTOP)
     try:
         out = client.generate(PROMPT, lens=LENS, **LONG)
-        before = capture.metric("sextant_capture_leases_expired_total")
+        before = count(capture, "sextant_capture_leases_expired_total")
         assert len(out.token_ids) == LONG["max_new_tokens"]
-        until(lambda: capture.metric("sextant_capture_leases_expired_total") > before, "a lease that expires")
+        until(lambda: count(capture, "sextant_capture_leases_expired_total") > before, "a lease that expires")
     finally:
         os.kill(decoder, signal.SIGCONT)
     out.wait()
@@ -110,7 +125,7 @@ def dying_decoder(cluster, client) -> None:
     os.kill(decoder.pid, signal.SIGSTOP)
     out = client.generate(PROMPT, lens=LENS, **LONG)
     assert len(out.token_ids) == LONG["max_new_tokens"]
-    until(lambda: capture.metric("sextant_capture_leases") > 0, "a lease")
+    until(lambda: count(capture, "sextant_capture_leases") > 0, "a lease")
     os.kill(decoder.pid, signal.SIGKILL)
     until(lambda: not decoder.alive(), "the decoder's death")
     cluster.scale(1)
@@ -118,16 +133,23 @@ def dying_decoder(cluster, client) -> None:
 
 
 def paused_capture(cluster, client, seen) -> None:
-    """The capture service stops while rows are on their way to it, until `seen()`."""
+    """The capture service stops while rows are on their way to it, again and again until `seen()`."""
     capture = process(cluster, "capture").pid
-    out = client.generate(PROMPT, lens=LENS, capture=CAPTURE, **LONG)
-    next(iter(out))
-    os.kill(capture, signal.SIGSTOP)
-    try:
-        until(seen, "sequences that wait for the capture service")
-    finally:
-        os.kill(capture, signal.SIGCONT)
-    out.wait()
+
+    def pause() -> bool:
+        out = client.generate(PROMPT, lens=LENS, capture=CAPTURE, **LONG)
+        next(iter(out))  # The generation may be over before the next line: then there is nothing to see.
+        os.kill(capture, signal.SIGSTOP)
+        try:
+            end = time.monotonic() + PAUSE_S
+            while not seen() and time.monotonic() < end:
+                time.sleep(0.1)
+        finally:
+            os.kill(capture, signal.SIGCONT)
+        out.wait()
+        return seen()
+
+    until(pause, "sequences that wait for the capture service", 3 * WAIT_S)
 
 
 def lost_rank(cluster) -> None:
@@ -135,5 +157,5 @@ def lost_rank(cluster) -> None:
     supervisor = process(cluster, "shard_worker")
     ranks = [int(c) for task in pathlib.Path(f"/proc/{supervisor.pid}/task").iterdir() for c in (task / "children").read_text().split()]
     os.kill(max(ranks), signal.SIGKILL)
-    until(lambda: (supervisor.metric("sextant_worker_group_restarts_total") or 0) > 0, "a new group")
+    until(lambda: count(supervisor, "sextant_worker_group_restarts_total") > 0, "a new group")
     cluster.wait_ready(timeout_s=WAIT_S)
