@@ -2,10 +2,11 @@
 faster, and starts and stops lens decoders through whatever it is given."""
 
 import collections
+import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import grpc
 from wire import Wire
@@ -62,6 +63,7 @@ class Autoscaler:
         self._targets = scaler.targets()
         self._stream = scaler.stream_is_active()
         self._changed, self._stopping = threading.Event(), threading.Event()
+        self._looking = threading.Lock()  # held from a look at the metrics to what follows from it
         self._threads = [threading.Thread(target=self._listen), threading.Thread(target=self._run)]
         self.active = False
         self.pushes: list[tuple[float, bool]] = []  # (when, active), as they came
@@ -80,6 +82,13 @@ class Autoscaler:
         for thread in self._threads:
             thread.join()
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Neither looks nor decides until this is over, and looks again at once then."""
+        with self._looking:
+            yield
+        self._changed.set()
+
     def _listen(self) -> None:
         try:
             for message in self._stream:
@@ -95,19 +104,20 @@ class Autoscaler:
             recommended: collections.deque[tuple[float, int]] = collections.deque()
             last_active = -math.inf
             while not self._stopping.is_set():
-                now = time.monotonic()
-                if self.active:
-                    last_active = now
-                wanted = 0
-                if now - last_active < self._cooldown_s:
-                    wanted = max(math.ceil(self._scaler.value(name) / target) for name, target in self._targets.items())
-                    wanted = min(max(wanted, 1), self._most)
-                if wanted == 0:
-                    recommended.clear()  # the cooldown was its wait
-                recommended.append((now, wanted))
-                while recommended[0][0] < now - self._stabilization_s:
-                    recommended.popleft()
-                self._decide(max(n for _, n in recommended))
+                with self._looking:
+                    now = time.monotonic()
+                    if self.active:
+                        last_active = now
+                    wanted = 0
+                    if now - last_active < self._cooldown_s:
+                        wanted = max(math.ceil(self._scaler.value(name) / target) for name, target in self._targets.items())
+                        wanted = min(max(wanted, 1), self._most)
+                    if wanted == 0:
+                        recommended.clear()  # the cooldown was its wait
+                    recommended.append((now, wanted))
+                    while recommended[0][0] < now - self._stabilization_s:
+                        recommended.popleft()
+                    self._decide(max(n for _, n in recommended))
                 self._changed.wait(self._interval_s)
                 self._changed.clear()
         except Exception as error:  # noqa: BLE001 - whoever started this is told

@@ -6,6 +6,8 @@ loadtest/autoscale runs it by hand; test_autoscaling.py runs the short form."""
 
 import argparse
 import collections
+import concurrent.futures
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 for folder in ("deploy/local", "tests/support", "tests/autoscaling"):
@@ -58,13 +61,18 @@ SHORT = Plan(2000, [Step("one", 1, 40, 1), Step("burst", 8, 100, MOST_DECODERS),
 LONG = Plan(12_000, [Step("one", 1, 300, 1), Step("burst", 24, 400, MOST_DECODERS), Step("two", 2, 300, 2)], 5, 5)
 
 
-def generate(stub: inference_pb2_grpc.InferenceServiceStub, prompt: list[int]) -> collections.Counter:
-    """Runs one generation to its end. How often each position's readings came; raises when some are missing."""
+def start(stub: inference_pb2_grpc.InferenceServiceStub, prompt: list[int]) -> grpc.Call:
+    """Begins one generation, which waits for all of its readings."""
     request = inference_pb2.GenerateRequest(token_ids=inference_pb2.TokenIds(ids=prompt), max_new_tokens=GENERATED,
                                             ignore_eos=True, lens_wait_ms=600_000)
     request.lens.top_k = 3
+    return stub.Generate(request, timeout=600)
+
+
+def positions(call: grpc.Call) -> collections.Counter:
+    """Follows a generation to its end. How often each position's readings came; raises when it fails."""
     seen: collections.Counter = collections.Counter()
-    for event in stub.Generate(request, timeout=600):
+    for event in call:
         if event.HasField("readings"):
             seen.update(event.readings.positions)
     return seen
@@ -79,6 +87,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run)
         self.start = time.monotonic()
         self.samples: list[tuple[float, float, int]] = []
+        self.failure: Exception | None = None
 
     def __enter__(self) -> "Recorder":
         self._thread.start()
@@ -89,35 +98,55 @@ class Recorder:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.wait(0.05):
-            rows = self._scaler.value("sextant-lens-rows")
-            alive = sum(p.binary == "lens_decoder" and p.alive() for p in list(self._cluster.processes))
-            self.samples.append((time.monotonic() - self.start, rows, alive))
+        try:
+            while not self._stopping.wait(0.05):
+                rows = self._scaler.value("sextant-lens-rows")
+                alive = sum(p.binary == "lens_decoder" and p.alive() for p in list(self._cluster.processes))
+                self.samples.append((time.monotonic() - self.start, rows, alive))
+        except grpc.RpcError as error:
+            self.failure = error
 
-    def wait(self, what: str, condition) -> None:
+    def wait(self, what: str, condition: Callable[[tuple[float, float, int]], bool], watch: Callable[[], None]) -> None:
+        """Until the condition holds of the newest sample. `watch` is called again and again, and may raise."""
         deadline = time.monotonic() + PHASE_DEADLINE_S
         while not (self.samples and condition(self.samples[-1])):
+            watch()
             if time.monotonic() > deadline:
                 raise TimeoutError(f"not within {PHASE_DEADLINE_S} s: {what}; last (s, rows, decoders): {self.samples[-1:]}")
             time.sleep(0.02)
 
 
-def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler) -> dict:
-    """One step, from its first request until nothing waits and no decoder is left. What it came to."""
+def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler, rows_first: float | None) -> dict:
+    """One step, from its first request until nothing waits and no decoder is left. What it came to. The autoscaler is
+    held until more than `rows_first` rows wait, unless that is None."""
     begin, first = time.monotonic() - recorder.start, len(autoscaler.decisions)
     pushed = len(autoscaler.pushes)
-    counts: list[collections.Counter | None] = [None] * step.generations
+    followed: list[concurrent.futures.Future] = []
 
-    def call(index: int) -> None:
-        counts[index] = generate(stub, [(17 * index + i) % 900 + 100 for i in range(step.prompt_tokens)])
+    def watch() -> None:
+        """Raises what has gone wrong, so that nobody waits for readings that will not come."""
+        for failure in (autoscaler.failure, recorder.failure):
+            if failure is not None:
+                raise failure
+        for future in followed:
+            if future.done():
+                future.result()
 
-    callers = [threading.Thread(target=call, args=(i,)) for i in range(step.generations)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join()
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(step.generations))
+        with autoscaler.held() if rows_first is not None else contextlib.nullcontext():
+            for index in range(step.generations):
+                call = start(stub, [(17 * index + i) % 900 + 100 for i in range(step.prompt_tokens)])
+                stack.callback(call.cancel)  # no effect on one that has ended
+                followed.append(pool.submit(positions, call))
+            if rows_first is not None:
+                recorder.wait(f"more than {rows_first} rows that wait", lambda sample: sample[1] > rows_first, watch)
+        released = time.monotonic() - recorder.start
+        while concurrent.futures.wait(followed, timeout=0.1).not_done:
+            watch()
+        counts = [future.result() for future in followed]
     decoded = time.monotonic() - recorder.start
-    recorder.wait("no row and no decoder left", lambda sample: sample[1] == 0 and sample[2] == 0)
+    recorder.wait("no row and no decoder left", lambda sample: sample[1] == 0 and sample[2] == 0, watch)
     expected = collections.Counter(range(step.prompt_tokens + GENERATED - 1))
     wrong = [i for i, count in enumerate(counts) if count != expected]
     pushes = [when - recorder.start for when, active in autoscaler.pushes[pushed:] if active]
@@ -126,12 +155,14 @@ def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler) -> di
             "positions": sum(expected.values()) * step.generations, "wrong_generations": wrong,
             "most_wanted": max((wanted for _, wanted in autoscaler.decisions[first:]), default=0),
             "expected_decoders": step.decoders,
-            # From the push that rows wait to the decision to start a decoder.
-            "wake_ms": round(1000 * (starts[0] - pushes[0]), 1) if pushes and starts else None}
+            # From the push that rows wait, or the autoscaler's release, to the decision to start a decoder.
+            "wake_ms": round(1000 * (starts[0] - (pushes[0] if rows_first is None else max(pushes[0], released))), 1)
+            if pushes and starts else None}
 
 
-def run(cluster: Cluster, plan: Plan) -> dict:
-    """Plays the plan on a suite without decoders. REQUIRES: the suite is up."""
+def run(cluster: Cluster, plan: Plan, gather: bool = False) -> dict:
+    """Plays the plan on a suite without decoders; with `gather` the rows that call for a step's decoders wait before the
+    autoscaler may act, so that how fast they come does not count. REQUIRES: the suite is up."""
     capture = next(p for p in cluster.processes if p.binary == "capture")
     scaler = Scaler(f"127.0.0.1:{cluster.port + 20}", {"rowsPerDecoder": str(plan.rows_per_decoder), "maxAgeSeconds": "0"})
     channel = grpc.insecure_channel(cluster.address)
@@ -140,7 +171,8 @@ def run(cluster: Cluster, plan: Plan) -> dict:
         with Recorder(scaler, cluster) as recorder, Autoscaler(
                 scaler, lambda count: cluster.scale(count, wait=False), MOST_DECODERS,
                 stabilization_s=plan.stabilization_s, cooldown_s=plan.cooldown_s) as autoscaler:
-            steps = [run_step(step, stub, recorder, autoscaler) for step in plan.steps]
+            steps = [run_step(step, stub, recorder, autoscaler,
+                              plan.rows_per_decoder * (step.decoders - 1) if gather else None) for step in plan.steps]
             decisions = [(round(when - recorder.start, 3), wanted) for when, wanted in autoscaler.decisions]
         if autoscaler.failure is not None:
             raise autoscaler.failure

@@ -93,7 +93,7 @@ def test_decoders_follow_a_stepped_load(make_cluster, tmp_path) -> None:
     long = os.environ.get("SEXTANT_TEST_SET") == "long"
     cluster = make_cluster(QUICKSTART_MODEL, ranks=1, decoders=0, dtype="bfloat16")
     begin = time.monotonic()
-    report = stepped_load.run(cluster, stepped_load.LONG if long else stepped_load.SHORT)
+    report = stepped_load.run(cluster, stepped_load.LONG if long else stepped_load.SHORT, gather=True)
     print(f"stepped load took {time.monotonic() - begin:.1f} s")
     assert not stepped_load.check(report), report["steps"]
     assert all(step["wake_ms"] is not None for step in report["steps"])
