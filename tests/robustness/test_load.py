@@ -18,6 +18,7 @@ import rolling  # noqa: E402
 import soak  # noqa: E402
 import suite_load  # noqa: E402
 import sweep  # noqa: E402
+from cluster import Cluster  # noqa: E402
 
 LONG = os.environ.get("SEXTANT_TEST_SET") == "long"
 
@@ -138,14 +139,20 @@ def test_ctrl_c_takes_the_suite_down(tmp_path) -> None:
                "--duration", "600s", "--out", str(tmp_path)]
     with open(tmp_path / "said", "wb") as said:
         run = subprocess.Popen(command, stdout=said, stderr=said, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while "requests started" not in (tmp_path / "said").read_text():
-        assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "said").read_text()
-        time.sleep(0.05)
-    state = json.loads((tmp_path / "suite/state.json").read_text())
-    run.send_signal(signal.SIGINT)
-    assert run.wait(60) == suite_load.INTERRUPTED, (tmp_path / "said").read_text()
-    assert not [p["name"] for p in state["processes"] if pathlib.Path(f"/proc/{p['pid']}").exists()]
+    try:
+        deadline = time.monotonic() + 60
+        while "requests started" not in (tmp_path / "said").read_text():
+            assert run.poll() is None and time.monotonic() < deadline, (tmp_path / "said").read_text()
+            time.sleep(0.05)
+        state = json.loads((tmp_path / "suite/state.json").read_text())
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == suite_load.INTERRUPTED, (tmp_path / "said").read_text()
+        assert not [p["name"] for p in state["processes"] if pathlib.Path(f"/proc/{p['pid']}").exists()]
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)  # with the generator, which is in its session
+            run.wait()
+        Cluster(tmp_path / "suite").down()
 
 
 @pytest.mark.skipif(not LONG, reason="a soak takes minutes; tests/run --long runs it")
