@@ -182,8 +182,10 @@ void NcclCommunicator::GatherColumns(Stream& stream, Tensor in, const std::vecto
   for (int64_t row = 0; row < in.rows; ++row)
     backend_.Copy(stream, out.Row<float>(row), in.Row<float>(row), in.cols * SizeOf(DType::kF32));
   if (out.cols == in.cols) return;
+  key.Add(out);
+  for (const int64_t width : widths) key.Add(width);
   // Each row's part goes where it belongs, so that nothing has to be moved afterwards.
-  Submit(stream, key.Add(out), [this, widths, out](cudaStream_t on) {
+  Submit(stream, key, [this, widths, out](cudaStream_t on) {
     ncclGroupStart();
     int64_t first = widths[0];
     for (int peer = 1; peer < size(); first += widths[peer], ++peer) {

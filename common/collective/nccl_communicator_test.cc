@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -94,6 +96,33 @@ TEST_F(NcclTest, CollectivesAreReplayedInsideGraphs) {
       return counters.replayed >= 3 ? "" : absl::StrCat("replayed ", counters.replayed, " of 5");
     });
   }
+}
+
+// What rank 0 receives depends on more than addresses: a graph made for other widths must not be replayed.
+TEST_F(NcclTest, OtherWidthsAtTheSameAddressesAreAnotherGraph) {
+  RunNccl(RankKind::kThreads, 3, kLong, [](CommunicatorRank& self) -> std::string {
+    const int rank = self.communicator.rank();
+    const float value = 1.f + static_cast<float>(rank);
+    const DeviceMatrix all(self, 1, 18, std::vector<float>(18, 0.f));
+    // Rank 0's own part stays where it is and as wide.
+    const DeviceMatrix part(self, 1, 12, std::vector<float>(12, value));
+    for (const std::vector<int64_t>& widths : {std::vector<int64_t>{2, 4, 12}, {2, 12, 4}}) {
+      Tensor in = part.tensor();
+      in.cols = in.stride = widths[rank];
+      std::vector<float> expected(18, 1.f);
+      std::fill(expected.begin() + 2, expected.end(), 2.f);
+      std::fill(expected.end() - widths[2], expected.end(), 3.f);
+      for (int step = 0; step < 3; ++step) {
+        self.backend.BeginStep(self.stream);
+        self.communicator.GatherColumns(self.stream, in, widths, all.tensor());
+        self.backend.EndStep(self.stream);
+        std::vector<float> values;
+        if (auto status = all.ReadBack(self, values); !status.ok()) return status.ToString();
+        if (rank == 0 && values != expected) return absl::StrCat("step ", step, " of width ", widths[1]);
+      }
+    }
+    return "";
+  });
 }
 
 TEST_F(NcclTest, ARankThatIsMissingInAReplayedGraphEndsTheOthersAtTheDeadline) {
