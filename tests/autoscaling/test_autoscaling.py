@@ -1,7 +1,6 @@
 """The capture service as an external scaler, as another program sees it, and decoders that come and go by it."""
 
 import os
-import pathlib
 import queue
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from suite import QUICKSTART_MODEL, ROOT, free_base_port
 
 sys.path.insert(0, str(ROOT / "tests/support"))
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(ROOT / "loadtest"))
 
 import stepped_load  # noqa: E402
 from autoscaler import SERVICE, Scaler  # noqa: E402

@@ -2,7 +2,7 @@
 many as there may be, none, and two. Checks that every position of every generation is in the result exactly once, writes
 what was seen as JSON and draws it.
 
-loadtest/autoscale runs it by hand; test_autoscaling.py runs the short form."""
+loadtest/autoscale runs it by hand; tests/autoscaling runs the short form."""
 
 import argparse
 import collections
@@ -18,8 +18,8 @@ import threading
 import time
 from collections.abc import Callable
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-for folder in ("deploy/local", "tests/support", "tests/autoscaling"):
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+for folder in ("deploy/local", "tests/support"):
     sys.path.insert(0, str(ROOT / folder))
 
 # Decoders are started while calls are under way: gRPC has no part in the children.
