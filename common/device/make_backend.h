@@ -7,6 +7,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/collective/communicator.h"
+#include "common/collective/group_memory.h"
+#include "common/collective/plan_channel.h"
 #include "common/device/device.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/backend.h"
@@ -20,7 +24,14 @@ absl::Status CheckDevice(const Device& device);
 // Errors of CheckDevice, and of the backend. `cpu` counts for a CPU only.
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const CpuBackendOptions& cpu);
 
-// All memory of the device; the host's for a CPU. Errors of CheckDevice.
+// All memory of the device; the host's for a CPU. Errors of CheckDevice, and of the device.
 absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device);
+
+// What the ranks of `channel` exchange tensors by: nothing in a group of one, `memory` between CPUs, NCCL
+// between GPUs. All ranks call it at the same place of the channel's broadcasts. REQUIRES: `backend` is the
+// device's; `memory` is not null for CPUs; all outlive the communicator.
+absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator(const Device& device, Backend& backend,
+                                                               PlanChannel& channel, GroupMemory* memory,
+                                                               absl::Duration timeout);
 
 }  // namespace sextant

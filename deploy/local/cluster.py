@@ -120,6 +120,22 @@ class Process:
         return sum(values) if values else None
 
 
+def gpu_count() -> int:
+    """NVIDIA GPUs of this machine."""
+    return sum(path.name.removeprefix("nvidia").isdecimal() for path in pathlib.Path("/dev").glob("nvidia*"))
+
+
+def place(device: str, ranks: int, gpus: int) -> tuple[str, str]:
+    """The --device of the ranks and of lens decoders: one GPU a rank, decoders on the first that no rank uses."""
+    if device == "cpu":
+        return "cpu", "cpu"
+    if ranks > gpus:
+        raise ClusterError(f"--device cuda with {ranks} ranks: this machine shows {gpus} NVIDIA GPUs (/dev/nvidia0, ...); "
+                           "start fewer --ranks, or use --device cpu")
+    # Ranks fill their GPUs with keys and values, so that a decoder beside one would find no room.
+    return "cuda:0", f"cuda:{ranks}" if ranks < gpus else "cpu"
+
+
 class Cluster:
     """The processes of one suite, remembered in `folder`/state.json."""
 
@@ -181,8 +197,7 @@ class Cluster:
             raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
         if not (1 <= self.port <= 64000 and ranks >= 1 and decoders >= 0):
             raise ClusterError("--port is 1 to 64000 (others follow it), --ranks at least 1, --decoders at least 0")
-        if device != "cpu":
-            raise ClusterError(f"device {device!r} is not available in this build: only cpu")
+        ranks_on, decoders_on = place(device, ranks, gpu_count() if device == "cuda" else 0)
         ports = [self.port + n for n in (0, 10, 20, 30, 1000, 1010, 1020, 1030)]
         for port in ports + [self.port + 1011 + r for r in range(ranks)] + [self.port + 1040 + d for d in range(decoders)]:
             with socket.socket() as probe:
@@ -195,7 +210,7 @@ class Cluster:
         self.processes = []
         for log in (self.folder / "logs").glob("*.log"):
             log.unlink()  # an earlier cluster's: its errors would be read as this one's
-        self.settings = {"model": str(model), "ranks": ranks, "device": device, "dtype": dtype,
+        self.settings = {"model": str(model), "ranks": ranks, "device": device, "decoder_device": decoders_on, "dtype": dtype,
                          "decoder_flags": extra.get("lens_decoder", []), "decoder_count": 0}
         base, capture = self.port, f"127.0.0.1:{self.port + 20}"
         try:
@@ -205,7 +220,7 @@ class Cluster:
                        [f"--port={base + 20}", f"--data_dir={self.folder / 'capture'}", *extra.get("capture", [])])
             self.start("shard_worker", "shard_worker", base + 1011,
                        [f"--port={base + 10}", f"--model={model}", f"--ranks={ranks}", f"--dtype={dtype}",
-                        f"--digest_cache_dir={self.folder / 'digests'}", *extra.get("shard_worker", [])])
+                        f"--device={ranks_on}", f"--digest_cache_dir={self.folder / 'digests'}", *extra.get("shard_worker", [])])
             self.scale(decoders, wait=False)
             self.start("gateway", "gateway", base + 1000,
                        [f"--port={base}", f"--workers=127.0.0.1:{base + 10}", f"--capture={capture}",
@@ -228,7 +243,8 @@ class Cluster:
             self.settings["decoder_count"] += 1
             self.start(f"lens_decoder-{self.settings['decoder_count']}", "lens_decoder", http,
                        [f"--capture=127.0.0.1:{self.port + 20}", f"--model={self.settings['model']}",
-                        f"--dtype={self.settings['dtype']}", *self.settings["decoder_flags"]], nice=10)
+                        f"--dtype={self.settings['dtype']}", f"--device={self.settings.get('decoder_device', 'cpu')}",
+                        *self.settings["decoder_flags"]], nice=10)
         self._save()
         if wait:
             self.wait_ready()

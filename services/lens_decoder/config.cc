@@ -13,6 +13,10 @@ ABSL_FLAG(std::string, capture, "127.0.0.1:7720", "Address of the capture servic
 ABSL_FLAG(std::string, model, "",
           "Required. Folder or .gguf file of the model; only its final norm and head are loaded.");
 ABSL_FLAG(std::string, dtype, "bfloat16", "Numbers of the head's products: bfloat16 or float32.");
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "Where rows are decoded: cpu, or cuda:N. Best a GPU that no rank uses: ranks fill theirs with keys and "
+    "values.");
 ABSL_FLAG(int, threads, 1,
           "Streams to the capture service, each decoding on a thread of its own. They share the head.");
 ABSL_FLAG(int, want_mb, 0,
@@ -56,6 +60,9 @@ absl::StatusOr<DecoderConfig> ConfigFromFlags() {
   const std::string dtype = absl::GetFlag(FLAGS_dtype);
   if (dtype != "bfloat16" && dtype != "float32") return invalid("--dtype must be bfloat16 or float32");
   config.dtype = dtype == "float32" ? DType::kF32 : DType::kBF16;
+  absl::StatusOr<Device> device = ParseDevice(absl::GetFlag(FLAGS_device));
+  if (!device.ok()) return device.status();
+  config.device = *device;
   if (config.model.empty())
     return invalid("--model is required: the folder or .gguf file that the shard workers serve");
   if (config.capture.empty())

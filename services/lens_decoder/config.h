@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/device/device.h"
 #include "kernels/dtype.h"
 
 namespace sextant {
@@ -16,6 +17,7 @@ struct DecoderConfig {
   std::string capture;
   std::string model;
   DType dtype = DType::kBF16;
+  Device device;
   int threads = 1;
   int64_t want_bytes = 0;  // of each stream; 0: two batches
   int max_batch_rows = 0;

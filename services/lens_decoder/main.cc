@@ -16,12 +16,12 @@
 #include "absl/time/time.h"
 #include "common/base/flags.h"
 #include "common/base/log.h"
+#include "common/device/make_backend.h"
 #include "common/metrics/http_server.h"
 #include "common/model/lens_head.h"
 #include "common/model/model_digest.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/shutdown_signal.h"
-#include "kernels/cpu/backend.h"
 #include "kernels/status_macros.h"
 #include "services/lens_decoder/config.h"
 #include "services/lens_decoder/errors.h"
@@ -42,7 +42,7 @@ absl::Status Load(const DecoderConfig& config, Loaded& loaded) {
   ShutdownSignal signal;
   signal.ExitOnNext();
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, OpenModel(config.model));
-  SEXTANT_ASSIGN_OR_RETURN(loaded.backend, MakeCpuBackend({}));
+  SEXTANT_ASSIGN_OR_RETURN(loaded.backend, MakeBackend(config.device, {}));
   SEXTANT_ASSIGN_OR_RETURN(loaded.head, LoadLensHead(*source, *loaded.backend, config.dtype));
   SEXTANT_ASSIGN_OR_RETURN(loaded.digest, LensDigest(*source));
   return absl::OkStatus();
@@ -126,6 +126,7 @@ class Workers {
 
 absl::Status Run(ShutdownSignal& shutdown) {
   SEXTANT_ASSIGN_OR_RETURN(const DecoderConfig config, ConfigFromFlags());
+  SEXTANT_RETURN_IF_ERROR(CheckDevice(config.device));
   const auto registry = MakeMetricsRegistry("lens_decoder");
   DecoderMetrics metrics(*registry);
   Loaded loaded;  // outlives the workers, whose streams and buffers are its backend's

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
-#include "common/collective/shm_communicator.h"
 #include "common/collective/shm_plan_channel.h"
 #include "common/collective/tcp_plan_channel.h"
 #include "common/device/make_backend.h"
@@ -72,12 +71,8 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
   SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(DeviceOf(config), config.backend));
-  if (config.rank_count == 1) {
-    parts.communicator = std::make_unique<NullCommunicator>(*parts.backend);
-  } else {
-    parts.communicator =
-        std::make_unique<ShmCommunicator>(*parts.backend, *parts.memory, config.rank, config.step_deadline);
-  }
+  SEXTANT_ASSIGN_OR_RETURN(parts.communicator, MakeCommunicator(config.device, *parts.backend, *parts.channel,
+                                                                parts.memory.get(), config.step_deadline));
   const absl::Time start = absl::Now();
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();

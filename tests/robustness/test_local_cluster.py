@@ -7,7 +7,9 @@ import subprocess
 import time
 
 import pytest
-from suite import MODELS, ROOT, free_base_port
+from suite import MODELS, ROOT, free_base_port  # First: it finds cluster.
+
+import cluster
 
 UP = ["--decoders", "1", "--dtype", "float32"]
 ATTEMPTS = 5
@@ -46,6 +48,24 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path, flags, said) -> None:
     (line,) = ended.stderr.splitlines()
     assert line.startswith("error: ") and said in line, line
     assert processes_of(tmp_path) == [] and not (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("device", "ranks", "gpus", "placed"),
+    [
+        ("cpu", 3, 0, ("cpu", "cpu")),
+        ("cuda", 1, 2, ("cuda:0", "cuda:1")),
+        ("cuda", 2, 4, ("cuda:0", "cuda:2")),
+        ("cuda", 4, 4, ("cuda:0", "cpu")),
+    ],
+)
+def test_decoders_go_where_no_rank_is(device, ranks, gpus, placed) -> None:
+    assert cluster.place(device, ranks, gpus) == placed
+
+
+def test_more_ranks_than_gpus_are_refused() -> None:
+    with pytest.raises(cluster.ClusterError, match="2 ranks: this machine shows 1"):
+        cluster.place("cuda", 2, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
