@@ -33,6 +33,7 @@ class WorkerProcess {
                                           absl::StrCat("--ranks=", ranks),
                                           absl::StrCat("--port=", port_),
                                           "--http_port=0",
+                                          "--device=" SHARD_WORKER_DEVICE,
                                           "--kv_cache_mb=4",
                                           "--ring_mb=1",
                                           "--dtype=float32",
