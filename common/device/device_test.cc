@@ -1,12 +1,29 @@
-// Device names, and what a build without CUDA says to them.
+// Names of devices, and the memory of the host.
 #include "common/device/device.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <limits>
+#include <string>
 
 #include "common/base/error.h"
+#include "common/device/host_memory.h"
 
 namespace sextant {
 namespace {
+
+constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+// What is read from a control group's file that says `text`.
+int64_t LimitOf(const std::string& text) {
+  const std::string path = testing::TempDir() + "/memory.max." + std::to_string(getpid());
+  std::ofstream(path) << text;
+  const int64_t bytes = MemoryLimitBytes(path);
+  unlink(path.c_str());
+  return bytes;
+}
 
 TEST(DeviceTest, NamesAreReadAndWritten) {
   for (const char* name : {"cpu", "cuda:0", "cuda:7"}) {
@@ -23,6 +40,19 @@ TEST(DeviceTest, NamesAreReadAndWritten) {
 TEST(DeviceTest, RanksOfAHostTakeDevicesInTurn) {
   EXPECT_EQ(DeviceOfRank(*ParseDevice("cuda:2"), 3).Name(), "cuda:5");
   EXPECT_EQ(DeviceOfRank(*ParseDevice("cpu"), 3).Name(), "cpu");
+}
+
+TEST(HostMemoryTest, AContainersLimitIsRead) {
+  EXPECT_EQ(LimitOf("1073741824\n"), 1073741824);
+  EXPECT_EQ(LimitOf("max\n"), kNoLimit);
+  EXPECT_EQ(LimitOf(""), kNoLimit);
+  EXPECT_EQ(MemoryLimitBytes("/no/such/file"), kNoLimit);
+}
+
+TEST(HostMemoryTest, NoMoreThanTheMachineHasAndItsLimitAllows) {
+  EXPECT_GT(HostMemoryBytes(), 0);
+  EXPECT_LE(HostMemoryBytes(), static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE));
+  EXPECT_LE(HostMemoryBytes(), MemoryLimitBytes("/sys/fs/cgroup/memory.max"));
 }
 
 }  // namespace
