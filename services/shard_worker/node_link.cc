@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/error.h"
 #include "common/base/log.h"
@@ -21,6 +22,8 @@ constexpr absl::Duration kHelloTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kAcceptTurn = absl::Milliseconds(200);
 constexpr absl::Duration kConnectTimeout = absl::Seconds(2);
 constexpr absl::Duration kFlushTimeout = absl::Seconds(1);
+constexpr uint32_t kRefusedBit = 1;
+constexpr uint32_t kLeavingBit = 2;
 constexpr size_t kStateBytes = 28;
 
 std::string Encode(const NodeState& state) {
@@ -28,7 +31,7 @@ std::string Encode(const NodeState& state) {
   PutU64(payload, static_cast<uint64_t>(state.epoch));
   PutU64(payload, static_cast<uint64_t>(state.ended_epoch));
   PutU64(payload, static_cast<uint64_t>(state.restart_count));
-  PutU32(payload, state.refused ? 1 : 0);
+  PutU32(payload, (state.refused ? kRefusedBit : 0) | (state.leaving ? kLeavingBit : 0));
   return EncodeFrame({FrameKind::kNodeState, 0, payload});
 }
 
@@ -91,6 +94,8 @@ void NodeLink::AcceptNodes() {
 
 void NodeLink::JoinLeader() {
   const GroupHello hello = {GroupHello::kNodes, options_.node, options_.node_count, 0};
+  absl::Status told;
+  absl::Time tell_at = absl::InfiniteFuture();
   while (!ending_.WaitForNotificationWithTimeout(kAcceptTurn)) {
     if (StateOf(0).has_value()) continue;
     const absl::Time deadline = absl::Now() + kConnectTimeout;
@@ -99,12 +104,19 @@ void NodeLink::JoinLeader() {
         socket.ok() ? SendHello(*socket, options_.token, hello, deadline) : socket.status();
     if (status.ok()) {
       LogInfo("joined the group", {{"node", options_.node}});
+      told = absl::OkStatus();
       Add(0, *std::move(socket));
     } else if (ErrorReason(status) == "GROUP_TOKEN" || ErrorReason(status) == "GROUP_HELLO") {
       absl::MutexLock lock(&mutex_);
       fault_ = status;
       Wake();
       return;
+    } else if (status != told || absl::Now() >= tell_at) {
+      LogWarning(
+          "cannot reach host 0",
+          {{"leader", absl::StrCat(options_.leader.host, ":", options_.leader.port)}, {"status", status}});
+      told = status;
+      tell_at = absl::Now() + kNodeReminder;
     }
   }
 }
@@ -129,7 +141,9 @@ absl::Status NodeLink::OnFrame(int peer, const Frame& frame) {
   state.epoch = static_cast<int64_t>(GetU64(frame.payload, 0));
   state.ended_epoch = static_cast<int64_t>(GetU64(frame.payload, 8));
   state.restart_count = static_cast<int64_t>(GetU64(frame.payload, 16));
-  state.refused = GetU32(frame.payload, 24) != 0;
+  const uint32_t bits = GetU32(frame.payload, 24);
+  state.refused = (bits & kRefusedBit) != 0;
+  state.leaving = (bits & kLeavingBit) != 0;
   absl::MutexLock lock(&mutex_);
   peers_[peer] = state;
   refused_ |= state.refused;

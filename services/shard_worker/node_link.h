@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "common/collective/frame_link.h"
 #include "common/collective/group_hello.h"
 
@@ -27,7 +28,11 @@ struct NodeState {
   int64_t ended_epoch = 0;  // the last one whose ranks have ended here
   int64_t restart_count = 0;
   bool refused = false;  // ranks cannot serve at all: everybody gives up
+  bool leaving = false;  // asked to end: host 0 drains the group
 };
+
+// How often a host that waits for others says so again.
+inline constexpr absl::Duration kNodeReminder = absl::Seconds(30);
 
 struct NodeOptions {
   int node = 0;

@@ -11,7 +11,9 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iostream>
 #include <map>
+#include <sstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -81,7 +83,10 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     }
   }
   void TearDown() override {
-    for (const auto& [node, pid] : nodes_) Kill(node);
+    for (const auto& [node, pid] : nodes_) {
+      Kill(node);
+      if (HasFailure()) std::cerr << "log of host " << node << ":\n" << std::ifstream(LogOf(node)).rdbuf();
+    }
     std::filesystem::remove_all(folder_);
   }
 
@@ -96,6 +101,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     }
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (network_ != nullptr && !network_->Enter(node)) _exit(99);
+    if (std::freopen(LogOf(node).c_str(), "a", stderr) == nullptr) _exit(98);
     ShutdownSignal shutdown;
     SupervisorOptions options;
     options.first_rank = 2 * node;
@@ -112,7 +118,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
         "rank"};
     options.farewell = absl::Milliseconds(50);
     options.first_backoff = absl::Milliseconds(10);
-    options.drain = absl::Milliseconds(100);
+    options.drain = drain_;
     const absl::Status status = Supervisor(std::move(options), shutdown).Run();
     std::ofstream(absl::StrCat(folder_, "/end-", node)) << (status.ok() ? "OK" : ErrorReason(status));
     _exit(0);
@@ -130,6 +136,17 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     std::string end;
     std::ifstream(absl::StrCat(folder_, "/end-", node)) >> end;
     return end;
+  }
+
+  std::string LogOf(int node) const { return absl::StrCat(folder_, "/log-", node); }
+  // Waits until the host's log says `text`.
+  void ExpectLogged(int node, const std::string& text) const {
+    EXPECT_TRUE(WaitUntil([&] {
+      std::stringstream log;
+      log << std::ifstream(LogOf(node)).rdbuf();
+      return log.str().find(text) != std::string::npos;
+    })) << "host "
+        << node << " does not say: " << text;
   }
 
   static bool WaitUntil(const std::function<bool()>& condition) {
@@ -177,6 +194,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
   std::string folder_;
   std::unique_ptr<Network> network_;
   std::map<int, pid_t> nodes_;
+  absl::Duration drain_ = absl::Milliseconds(100);
   const int port_ = 23000 + getpid() % 1000;
 };
 
@@ -212,6 +230,36 @@ TEST_P(NodesTest, AnotherTokenIsRefused) {
   EXPECT_EQ(End(1), "GROUP_TOKEN");
   StartNode(1);
   int64_t epoch = 0;
+  WaitForGroup(epoch);
+}
+
+TEST_P(NodesTest, AHostThatWaitsForAnotherSaysSo) {
+  StartNode(1);
+  ExpectLogged(1, "cannot reach host 0");
+  Kill(1);
+  StartNode(0);
+  ExpectLogged(0, "waiting for other hosts");
+  ExpectLogged(0, "nodes=\"1\"");
+}
+
+TEST_P(NodesTest, AHostThatIsEndedLetsTheGroupDrainFirst) {
+  drain_ = kLong;
+  const std::string script =
+      absl::StrCat("if [ $r = 0 ]; then trap ': > ", folder_, "/drained' TERM; fi; while [ ! -e ", folder_,
+                   "/drained ]; do sleep 0.05; done; : > ", folder_, "/ended-$r");
+  StartNode(0, script);
+  StartNode(1, script);
+  int64_t epoch = 0;
+  ASSERT_EQ(WaitForGroup(epoch).size(), 4u);
+  kill(nodes_[1], SIGTERM);
+  EXPECT_EQ(End(1), "OK");
+  for (int rank = 0; rank < 4; ++rank) {
+    EXPECT_TRUE(WaitUntil([&] { return std::filesystem::exists(absl::StrCat(folder_, "/ended-", rank)); }))
+        << "rank " << rank << " was ended before its time";
+  }
+  ExpectLogged(0, "draining: another host is leaving");
+  std::filesystem::remove(absl::StrCat(folder_, "/drained"));
+  StartNode(1, script);
   WaitForGroup(epoch);
 }
 

@@ -92,34 +92,48 @@ absl::StatusOr<Supervisor::Outcome> Supervisor::WaitForEpoch() {
     return Outcome::kLost;
   }
   NodeLink& nodes = *nodes_;
+  std::string told;
+  absl::Time tell_at = absl::InfiniteFuture();
   while (true) {
     if (asked_to_end_) return Outcome::kDrained;
     if (nodes.refused()) return Outcome::kRefused;
     SEXTANT_RETURN_IF_ERROR(nodes.fault());
     const std::optional<NodeState> leader = nodes.StateOf(0);
-    if (options_.nodes.node == 0 && OthersReady()) {
-      choose();
-      break;
+    if (options_.nodes.node == 0) {
+      const std::string missing = MissingNodes();
+      if (missing.empty()) {
+        choose();
+        break;
+      }
+      if (missing != told || absl::Now() >= tell_at) {
+        LogWarning("waiting for other hosts", {{"nodes", missing}});
+        told = missing;
+        tell_at = absl::Now() + kNodeReminder;
+      }
     }
     if (options_.nodes.node != 0 && leader.has_value() && leader->epoch > epoch_) {
       epoch_ = leader->epoch;
       restart_count_ = leader->restart_count;
       break;
     }
-    WaitForEvent(absl::InfiniteDuration());
+    WaitForEvent(tell_at - absl::Now());
   }
   seen_running_.assign(options_.nodes.node_count, false);
   Say(epoch_);
   return Outcome::kLost;
 }
 
-bool Supervisor::OthersReady() {
+std::string Supervisor::MissingNodes() {
+  std::string missing;
   for (int node = 1; node < options_.nodes.node_count; ++node) {
     const std::optional<NodeState> state = nodes_->StateOf(node);
-    if (!state.has_value() || state->epoch != 0) return false;
-    epoch_ = std::max(epoch_, state->ended_epoch);
+    if (!state.has_value() || state->epoch != 0 || state->leaving) {
+      absl::StrAppend(&missing, missing.empty() ? "" : ",", node);
+    } else {
+      epoch_ = std::max(epoch_, state->ended_epoch);
+    }
   }
-  return true;
+  return missing;
 }
 
 bool Supervisor::EndedElsewhere() {
@@ -138,12 +152,22 @@ bool Supervisor::EndedElsewhere() {
   return false;
 }
 
+bool Supervisor::AnyLeaving() {
+  if (nodes_ == nullptr || options_.nodes.node != 0) return false;
+  for (int node = 1; node < options_.nodes.node_count; ++node) {
+    const std::optional<NodeState> state = nodes_->StateOf(node);
+    if (state.has_value() && state->leaving && state->epoch == epoch_) return true;
+  }
+  return false;
+}
+
 void Supervisor::Say(int64_t epoch) {
   if (nodes_ == nullptr) return;
   nodes_->SetState({.epoch = epoch,
                     .ended_epoch = epoch == 0 ? epoch_ : 0,
                     .restart_count = restart_count_,
-                    .refused = refused_});
+                    .refused = refused_,
+                    .leaving = asked_to_end_});
 }
 
 absl::Status Supervisor::StartRanks() {
@@ -163,7 +187,11 @@ absl::Status Supervisor::StartRanks() {
 
 absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
   // What ps shows; the program itself is one file for all.
-  std::vector<std::string> arguments = {absl::StrCat("shard_worker rank ", rank, "/", options_.rank_count)};
+  const NodeOptions& nodes = options_.nodes;
+  std::vector<std::string> arguments = {
+      nodes.node_count == 1 ? absl::StrCat("shard_worker rank ", rank, "/", options_.rank_count)
+                            : absl::StrCat("shard_worker rank ", options_.first_rank + rank, " host ",
+                                           nodes.node, "/", nodes.node_count)};
   arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
   arguments.push_back(absl::StrCat("--rank=", options_.first_rank + rank));
   arguments.push_back(absl::StrCat("--epoch=", epoch_));
@@ -198,12 +226,17 @@ Supervisor::Outcome Supervisor::WaitForRanks() {
     if (asked_to_end_) {
       LogInfo("draining; a second signal ends at once");
       shutdown_.ExitOnNext();
-      // Rank 0 drains for all; where it is not, the group goes on without this host.
-      if (options_.first_rank == 0 && children_[0].alive) kill(children_[0].pid, SIGTERM);
-      EndAll(options_.first_rank == 0 ? options_.drain : options_.farewell);
+      // Elsewhere than on host 0, this asks that one to drain: no group serves without this host.
+      Say(epoch_);
+      DrainRanks();
       return Outcome::kDrained;
     }
     Reap();
+    if (AnyLeaving()) {
+      LogInfo("draining: another host is leaving", {{"epoch", epoch_}});
+      DrainRanks();
+      return Outcome::kLost;
+    }
     const bool ended_elsewhere = EndedElsewhere();
     if (!ended_elsewhere &&
         std::all_of(children_.begin(), children_.end(), [](const Child& child) { return child.alive; }))
@@ -244,7 +277,8 @@ bool Supervisor::Reap() {
     lost |= status != 0;
     if (WIFEXITED(status) && WEXITSTATUS(status) == kExitRefused) refused_ = true;
     if (status != 0)
-      LogWarning("a rank ended", {{"rank", rank}, {"pid", child.pid}, {"how", Ending(status)}});
+      LogWarning("a rank ended",
+                 {{"rank", options_.first_rank + rank}, {"pid", child.pid}, {"how", Ending(status)}});
   }
   return lost;
 }
@@ -261,6 +295,11 @@ void Supervisor::EndAll(absl::Duration grace) {
     if (AnyAlive()) WaitForEvent(std::min(deadline - absl::Now(), absl::Seconds(1)));
   }
   KillAll();
+}
+
+void Supervisor::DrainRanks() {
+  if (options_.first_rank == 0 && children_[0].alive) kill(children_[0].pid, SIGTERM);
+  EndAll(options_.drain);
 }
 
 void Supervisor::KillAll() {

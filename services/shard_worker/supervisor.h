@@ -62,8 +62,10 @@ class Supervisor {
 
   // Chooses the next epoch; with several hosts, once all of them are ready for it. kLost: it may start.
   absl::StatusOr<Outcome> WaitForEpoch();
-  // Host 0's part of it: all others are there and run nothing.
-  bool OthersReady();
+  // Host 0's part of it: the others that are away, leaving or not done with the last one; "1,3".
+  std::string MissingNodes();
+  // Whether, on host 0, another host of this epoch was asked to end.
+  bool AnyLeaving();
   // Whether another host ended this epoch, or is away.
   bool EndedElsewhere();
   // Tells the other hosts what this one does.
@@ -76,6 +78,8 @@ class Supervisor {
   void WaitForEvent(absl::Duration timeout);
   // Notes children that have ended. True if one of them did not end well.
   bool Reap();
+  // Lets the group end its calls, then its ranks: rank 0 drains for all, and the others end when it has.
+  void DrainRanks();
   void KillAll();
   // Lets the ranks end by themselves for `grace`, then kills them.
   void EndAll(absl::Duration grace);
