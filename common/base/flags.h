@@ -2,10 +2,10 @@
 // --print-config.
 //
 // Every flag of a service is an absl flag with a one-line explanation, and may be written with dashes or
-// underscores (--log-level, --log_level). Each has an environment twin, SEXTANT_ and the flag's name in upper
-// case (SEXTANT_LOG_LEVEL); the command line, and files that it names with --flagfile, win over the
-// environment. Flags whose explanation begins with "Internal:" are the processes' own: they have no twin and
-// are not printed.
+// underscores (--log-level, --log_level); inside a --flagfile with underscores only. Each has an environment
+// twin, SEXTANT_ and the flag's name in upper case (SEXTANT_LOG_LEVEL); the command line, and files that it
+// names with --flagfile, win over the environment. Flags whose explanation begins with "Internal:" are the
+// processes' own: they have no twin and are not printed.
 #pragma once
 
 #include <set>
