@@ -57,6 +57,12 @@ GatewayMetrics::GatewayMetrics(prometheus::Registry& r)
         "DeleteVector", "BuildVector", "EvaluateVector"}) {
     Requests(method, absl::StatusCode::kOk);
   }
+  // A rate does not see the event with which its series appears; these are watched.
+  for (const absl::StatusCode code :
+       {absl::StatusCode::kInternal, absl::StatusCode::kUnavailable, absl::StatusCode::kDataLoss,
+        absl::StatusCode::kUnknown, absl::StatusCode::kResourceExhausted}) {
+    Requests("Generate", code);
+  }
   SetPeers({});
   Errors(TooManyCalls(0));
 }

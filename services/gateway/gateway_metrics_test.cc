@@ -34,6 +34,14 @@ TEST_F(GatewayMetricsTest, ErrorsAreToldApartByReasonUpToABound) {
   EXPECT_THAT(text, HasSubstr("sextant_gateway_refusal_seconds_count 0"));
 }
 
+TEST_F(GatewayMetricsTest, FailuresThatAreWatchedAreThereBeforeTheFirst) {
+  const std::string text = Text();
+  for (const char* code : {"INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNKNOWN", "RESOURCE_EXHAUSTED"}) {
+    EXPECT_THAT(text, HasSubstr(absl::StrCat("sextant_gateway_requests_total{code=\"", code,
+                                             "\",method=\"Generate\"} 0")));
+  }
+}
+
 TEST_F(GatewayMetricsTest, OnlyCallsTurnedAwayAreRefusals) {
   using absl::StatusCode;
   metrics_.Count("Generate", MakeError(StatusCode::kResourceExhausted, "TOO_MANY_CALLS", "full"),
