@@ -76,7 +76,7 @@ bool Runner::SendWhatIsDue() {
     std::function<void()> step;
     {
       absl::MutexLock lock(&mutex_);
-      if (next_planned_ == schedule_.size() && timers_.empty() && jobs_.empty()) return false;
+      if (next_planned_ == schedule_.size() && timers_.empty() && jobs_.empty() && calls_ == 0) return false;
       if (NextDue() > Elapsed()) return true;
       if (!timers_.empty() && timers_.begin()->first <= Elapsed()) {
         step = std::move(timers_.begin()->second);
@@ -116,11 +116,7 @@ void Runner::CancelAll() {
   absl::MutexLock lock(&mutex_);
   // Cancelled calls end at once, and the others by their deadlines.
   const absl::Duration deadline = Elapsed() + scenario_.timeout + absl::Seconds(5);
-  // Jobs that wait for a retry have no call to end.
-  const auto calling = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return std::any_of(jobs_.begin(), jobs_.end(), [](const JobPtr& job) { return bool{job->cancel}; });
-  };
-  while (calling() && Elapsed() < deadline) changed_.WaitWithTimeout(&mutex_, kLook);
+  while (calls_ > 0 && Elapsed() < deadline) changed_.WaitWithTimeout(&mutex_, kLook);
 }
 
 void Runner::TellProgress() {
@@ -135,20 +131,34 @@ void Runner::TellProgress() {
 std::shared_ptr<grpc::Channel> Runner::BeginStep(const JobPtr& job, int64_t* number) {
   absl::MutexLock lock(&mutex_);
   if (stopping_) return nullptr;
+  ++calls_;
   *number = ++job->step;
   return options_.channels[next_channel_++ % options_.channels.size()];
 }
 
 void Runner::SetCancel(const JobPtr& job, int64_t number, CancelCall cancel) {
-  absl::MutexLock lock(&mutex_);
-  if (job->step == number) job->cancel = std::move(cancel);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (job->step != number) return;
+    job->cancel = cancel;
+    if (!stopping_) return;
+  }
+  // Begun just before the stop, which did not see it.
+  cancel();
 }
 
-void Runner::EndStep(const JobPtr& job) {
-  absl::MutexLock lock(&mutex_);
-  ++job->step;
-  job->cancel = nullptr;
-  changed_.Signal();
+OnEnd Runner::AtEnd(const JobPtr& job, OnEnd then) {
+  return [this, job, then = std::move(then)](const absl::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      ++job->step;
+      job->cancel = nullptr;
+    }
+    then(status);
+    absl::MutexLock lock(&mutex_);
+    --calls_;
+    changed_.Signal();
+  };
 }
 
 void Runner::BeginAttempt(const JobPtr& job) {
@@ -170,16 +180,15 @@ void Runner::BeginAttempt(const JobPtr& job) {
     if (event.has_started()) job->capture = event.started().capture();
   };
   auto on_end = [this, job](const absl::Status& status) {
-    EndStep(job);
     if (status.ok() && job->attempt.capture_rows > 0) {
       BeginReading(job);
     } else {
       EndAttempt(job, status);
     }
   };
-  SetCancel(
-      job, step,
-      StartGenerate(channel, std::move(request), scenario_.timeout, std::move(on_event), std::move(on_end)));
+  SetCancel(job, step,
+            StartGenerate(channel, std::move(request), scenario_.timeout, std::move(on_event),
+                          AtEnd(job, std::move(on_end))));
 }
 
 void Runner::BeginReading(const JobPtr& job) {
@@ -189,7 +198,6 @@ void Runner::BeginReading(const JobPtr& job) {
   job->attempt.kept_positions.clear();
   auto on_slice = [job](const v1::ReadActivationsResponse& slice) { TakeRows(slice, &job->attempt); };
   auto on_end = [this, job](const absl::Status& status) {
-    EndStep(job);
     if (status.ok()) {
       BeginDelete(job);
     } else {
@@ -198,7 +206,7 @@ void Runner::BeginReading(const JobPtr& job) {
   };
   SetCancel(job, step,
             StartReadActivations(channel, MakeReadRequest(scenario_, job->planned, job->capture, model_),
-                                 scenario_.timeout, std::move(on_slice), std::move(on_end)));
+                                 scenario_.timeout, std::move(on_slice), AtEnd(job, std::move(on_end))));
 }
 
 void Runner::BeginDelete(const JobPtr& job) {
@@ -206,7 +214,6 @@ void Runner::BeginDelete(const JobPtr& job) {
   const auto channel = BeginStep(job, &step);
   if (channel == nullptr) return;
   auto on_end = [this, job](const absl::Status& status) {
-    EndStep(job);
     // A delete whose answer was lost has been done.
     const bool done_before = absl::IsNotFound(status) && job->capture_tries > 0;
     if (status.ok() || done_before) {
@@ -216,7 +223,8 @@ void Runner::BeginDelete(const JobPtr& job) {
       AfterCaptureStep(job, status, &Runner::BeginDelete);
     }
   };
-  SetCancel(job, step, StartDeleteCapture(channel, job->capture, scenario_.timeout, std::move(on_end)));
+  SetCancel(job, step,
+            StartDeleteCapture(channel, job->capture, scenario_.timeout, AtEnd(job, std::move(on_end))));
 }
 
 void Runner::AfterCaptureStep(const JobPtr& job, const absl::Status& status,

@@ -86,7 +86,8 @@ class Runner {
   std::shared_ptr<grpc::Channel> BeginStep(const JobPtr& job, int64_t* number) ABSL_LOCKS_EXCLUDED(mutex_);
   // The call of step `number` can be cancelled, if it has not ended by now.
   void SetCancel(const JobPtr& job, int64_t number, CancelCall cancel) ABSL_LOCKS_EXCLUDED(mutex_);
-  void EndStep(const JobPtr& job) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What a call of `job` does when it has ended: `then`, and after it nothing with this object.
+  OnEnd AtEnd(const JobPtr& job, OnEnd then);
   void At(absl::Duration due_at, std::function<void()> step) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Scenario& scenario_;
@@ -102,6 +103,8 @@ class Runner {
   std::multimap<absl::Duration, std::function<void()>> timers_ ABSL_GUARDED_BY(mutex_);
   std::set<JobPtr> jobs_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  // Calls of steps that have begun, until their callbacks are done with this object.
+  int64_t calls_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t completed_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t given_up_ ABSL_GUARDED_BY(mutex_) = 0;
   Random jitter_ ABSL_GUARDED_BY(mutex_);
