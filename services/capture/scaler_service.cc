@@ -23,15 +23,11 @@ using externalscaler::GetMetricsResponse;
 using externalscaler::IsActiveResponse;
 using externalscaler::ScaledObjectRef;
 
+// Refusals that are remembered; beyond that all are forgotten, and logged again.
+constexpr size_t kMaxLogged = 256;
+
 absl::StatusOr<ScalingTarget> TargetOf(const ScaledObjectRef& object) {
   return ParseScalingTarget({object.scalermetadata().begin(), object.scalermetadata().end()});
-}
-
-grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
-  if (!status.ok()) LogWarning("an autoscaler's call is refused", {{"status", status}});
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(ToGrpcStatus(status));
-  return reactor;
 }
 
 // One StreamIsActive call. Deletes itself when the call has ended. All state is guarded by the host's lock.
@@ -128,20 +124,39 @@ absl::Status FillMetrics(CoreHost& host, const GetMetricsRequest& request, GetMe
 
 }  // namespace
 
+void ScalerHandler::LogRefusal(const ScaledObjectRef& object, const absl::Status& status) {
+  absl::MutexLock lock(&mutex_);
+  if (logged_.size() >= kMaxLogged) logged_.clear();
+  if (!logged_.emplace(object.namespace_(), object.name(), status.ToString()).second) return;
+  LogWarning("an autoscaler is refused",
+             {{"namespace", object.namespace_()}, {"name", object.name()}, {"status", status}});
+}
+
+grpc::ServerUnaryReactor* ScalerHandler::Answer(grpc::CallbackServerContext* context,
+                                                const ScaledObjectRef& object, const absl::Status& status) {
+  if (!status.ok()) LogRefusal(object, status);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
 grpc::ServerUnaryReactor* ScalerHandler::IsActive(grpc::CallbackServerContext* context,
                                                   const ScaledObjectRef* request,
                                                   IsActiveResponse* response) {
   const absl::StatusOr<ScalingTarget> target = TargetOf(*request);
-  if (!target.ok()) return Answer(context, target.status());
+  if (!target.ok()) return Answer(context, *request, target.status());
   response->set_result(host_.With([&](CaptureCore& core) { return core.HasBacklog(target->engine); }));
-  return Answer(context, absl::OkStatus());
+  return Answer(context, *request, absl::OkStatus());
 }
 
 grpc::ServerWriteReactor<IsActiveResponse>* ScalerHandler::StreamIsActive(grpc::CallbackServerContext*,
                                                                           const ScaledObjectRef* request) {
   const absl::StatusOr<ScalingTarget> target = TargetOf(*request);
-  LogInfo(target.ok() ? "autoscaler connected" : "autoscaler refused",
-          {{"namespace", request->namespace_()}, {"name", request->name()}, {"status", target.status()}});
+  if (target.ok()) {
+    LogInfo("autoscaler connected", {{"namespace", request->namespace_()}, {"name", request->name()}});
+  } else {
+    LogRefusal(*request, target.status());
+  }
   auto* stream = new ActivityStream(host_);
   stream->Start(target);
   return stream;
@@ -150,13 +165,13 @@ grpc::ServerWriteReactor<IsActiveResponse>* ScalerHandler::StreamIsActive(grpc::
 grpc::ServerUnaryReactor* ScalerHandler::GetMetricSpec(grpc::CallbackServerContext* context,
                                                        const ScaledObjectRef* request,
                                                        GetMetricSpecResponse* response) {
-  return Answer(context, FillSpec(*request, response));
+  return Answer(context, *request, FillSpec(*request, response));
 }
 
 grpc::ServerUnaryReactor* ScalerHandler::GetMetrics(grpc::CallbackServerContext* context,
                                                     const GetMetricsRequest* request,
                                                     GetMetricsResponse* response) {
-  return Answer(context, FillMetrics(host_, *request, response));
+  return Answer(context, request->scaledobjectref(), FillMetrics(host_, *request, response));
 }
 
 }  // namespace sextant

@@ -1,6 +1,13 @@
 // The capture service as KEDA's external scaler: it says whether lens decoders are needed, and how many.
 #pragma once
 
+#include <set>
+#include <string>
+#include <tuple>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "externalscaler/externalscaler.grpc.pb.h"
 #include "services/capture/core_host.h"
 
@@ -27,7 +34,17 @@ class ScalerHandler final : public externalscaler::ExternalScaler::CallbackServi
                                        externalscaler::GetMetricsResponse* response) override;
 
  private:
+  // Ends a call about `object`.
+  grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context,
+                                   const externalscaler::ScaledObjectRef& object, const absl::Status& status);
+  // Logs why `object` is refused, once: an autoscaler asks again every few seconds.
+  void LogRefusal(const externalscaler::ScaledObjectRef& object, const absl::Status& status)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
   CoreHost& host_;
+  absl::Mutex mutex_;
+  // Namespace, name and status of the refusals that were logged.
+  std::set<std::tuple<std::string, std::string, std::string>> logged_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace sextant
