@@ -1,4 +1,4 @@
-"""Whether a lens decoder's container has room for the head of its model."""
+"""Whether containers have the GPUs that they use, and a lens decoder room for the head of its model."""
 
 from command_line import config_maps, settings
 from manifests import Manifest, pod_templates
@@ -18,9 +18,29 @@ def bytes_of(quantity: str) -> int:
     return int(quantity[:-2]) * UNITS[quantity[-2:]]
 
 
+def gpu_problems(manifests: list[Manifest]) -> list[str]:
+    """One GPU a rank and a decoder where --device says so, an image that can use it, a node that has it; else none."""
+    found = []
+    for pod in pod_templates(manifests):
+        for container in pod.containers():
+            given, _ = settings(container, config_maps(manifests))
+            used = 0
+            if given.get("device", "cpu") != "cpu":
+                # A LeaderWorkerSet's groups are pairs of pods here.
+                used = int(given.get("ranks", 1)) // (2 if "nodes" in given else 1)
+                if not container["image"].rpartition(":")[0].endswith("sextant-gpu"):
+                    found.append(f"{pod.name}: image {container['image']} has no CUDA")
+                if not any(t["key"] == "nvidia.com/gpu" for t in pod.spec.get("tolerations", [])):
+                    found.append(f"{pod.name}: does not tolerate the nodes that have GPUs")
+            asked = container["resources"]["limits"].get("nvidia.com/gpu", 0)
+            if asked != used:
+                found.append(f"{pod.name}: asks for {asked} GPUs and uses {used}")
+    return found
+
+
 def size_problems(manifests: list[Manifest]) -> list[str]:
     """All of them, in words; empty when every decoder holds its head, in bfloat16 or float32, and something beside it."""
-    found = []
+    found = gpu_problems(manifests)
     for pod in (p for p in pod_templates(manifests) if p.component == "lens-decoder"):
         for container in pod.containers():
             given, _ = settings(container, config_maps(manifests))

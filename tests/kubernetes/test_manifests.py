@@ -64,7 +64,7 @@ def test_command_lines(overlays) -> None:
     assert not any(problems.values()), problems
 
 
-def test_decoders_hold_their_head(overlays) -> None:
+def test_decoders_hold_their_head_and_gpus_are_asked_for(overlays) -> None:
     problems = {name: size_problems(manifests) for name, manifests in overlays.items()}
     assert not any(problems.values()), problems
 
@@ -197,7 +197,17 @@ def exact_decoder(manifests: list[Manifest]) -> None:
     container(manifests, "Deployment", "lens-decoder")["args"].append("--dtype=float32")
 
 
+def decoder_without_gpu(manifests: list[Manifest]) -> None:
+    del container(manifests, "Deployment", "lens-decoder")["resources"]["limits"]["nvidia.com/gpu"]
+
+
+def decoder_without_cuda(manifests: list[Manifest]) -> None:
+    container(manifests, "Deployment", "lens-decoder")["image"] = "sextant:0.1.0"
+
+
 BROKEN_SUITES = {
+    "a decoder without its GPU": (size_problems, "lens-decoder: asks for 0 GPUs and uses 1", decoder_without_gpu),
+    "a decoder on a GPU with the CPU's image": (size_problems, "image sextant:0.1.0 has no CUDA", decoder_without_cuda),
     "a decoder without room": (size_problems, "512Mi of memory, and the head of Llama-3.1-70B-Instruct wants 2.5 GiB", small_decoder),
     "a decoder without room in float32": (size_problems, "4Gi of memory, and the head of Llama-3.1-70B-Instruct wants 4.4 GiB", exact_decoder),
     "nothing to scale": (policy_problems, "there is no Deployment lens-decoders", other_target),
@@ -219,7 +229,7 @@ BROKEN_SUITES = {
 def test_a_broken_suite_is_refused(overlays, case: str) -> None:
     check, words, change = BROKEN_SUITES[case]
     suites = {other_target: "cpu+keda", fixed_replicas: "cpu+keda", wrong_trigger: "cpu+keda", open_to_all_of_keda: "cpu+keda",
-              small_decoder: "gpu", exact_decoder: "gpu"}
+              small_decoder: "gpu", exact_decoder: "gpu", decoder_without_gpu: "gpu", decoder_without_cuda: "gpu"}
     manifests = copy.deepcopy(overlays[suites.get(change, "cpu")])
     change(manifests)
     assert any(words in problem for problem in check(manifests)), check(manifests)
