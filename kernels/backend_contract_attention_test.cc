@@ -185,6 +185,22 @@ TEST_P(BackendAttentionTest, RotatesAndWritesTheCacheInPlace) {
   }
 }
 
+// As a row's norm: zeros would look like an answer.
+TEST_P(BackendAttentionTest, AHeadWhoseSquaresAreBeyondF32BecomesNaN) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    MakeCache({dtype, 3, 1, 64, true}, 1);
+    const HostTensor qkv = Random(DType::kF32, 2, QkvWidth());
+    qkv.view().Set(1, 70, 1e20f);  // in the second head of the second row
+    const Tensor out = Device(dtype, 2, QueryWidth(), 2);
+    backend().RopeAndCache(stream(), Rope(Upload(qkv, 5), out, true), Batch({{0, 3, 2}}, true));
+    const HostTensor queries = Download(out);
+    for (int64_t r = 0; r < 2; ++r) {
+      for (int64_t c = 0; c < QueryWidth(); ++c)
+        EXPECT_EQ(std::isnan(queries.At(r, c)), r == 1 && c / 64 == 1) << r << "," << c;
+    }
+  }
+}
+
 TEST_P(BackendAttentionTest, AttendsToEarlierPositionsOfItsSequenceOnly) {
   for (const Shape& shape : Shapes()) {
     MakeCache(shape, 4);

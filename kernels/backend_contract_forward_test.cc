@@ -59,6 +59,23 @@ TEST_P(BackendForwardTest, NormsRows) {
   }
 }
 
+// Zeros would look like an answer.
+TEST_P(BackendForwardTest, ARowWhoseSquaresAreBeyondF32BecomesNaN) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t n : {1, 8, 50, 576}) {
+      HostTensor in = Random(DType::kF32, 4, n, 3);
+      in.view().Set(1, n - 1, 1e20f);
+      in.view().Set(2, 0, 1e18f);  // its square is within
+      const Tensor out = Device(dtype, 4, n, 5);
+      backend().RmsNorm(stream(), Upload(in, 3), Upload(Random(DType::kF32, 1, n)), 1e-5f, out);
+      const HostTensor actual = Download(out);
+      for (int64_t r = 0; r < 4; ++r) {
+        for (int64_t c = 0; c < n; ++c) EXPECT_EQ(std::isnan(actual.At(r, c)), r == 1) << r << "," << c;
+      }
+    }
+  }
+}
+
 TEST_P(BackendForwardTest, MultipliesWithBiasAndRounding) {
   for (const DType dtype : kDTypes) {
     for (const int64_t cols : {64, 97}) {

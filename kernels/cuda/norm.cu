@@ -2,6 +2,7 @@
 #include <type_traits>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/inverse_root.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/numbers.h"
 #include "kernels/cuda/reduce.h"
@@ -22,7 +23,7 @@ __global__ void __launch_bounds__(kThreads)
   float squares = 0;
   for (int64_t i = threadIdx.x; i < cols; i += kThreads) squares += row[i] * row[i];
   const float mean = BlockSum<kThreads>(squares, partial) / static_cast<float>(cols);
-  const float scale = 1.0f / sqrtf(mean + eps);
+  const float scale = InverseRoot(mean + eps);
   for (int64_t i = threadIdx.x; i < cols; i += kThreads) Store(row[i] * scale * weight[i], to + i);
 }
 

@@ -1,5 +1,6 @@
 // The kernel between the projection and attention: a warp takes one head of one row.
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/inverse_root.h"
 #include "kernels/cuda/numbers.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rope.h"
@@ -14,7 +15,7 @@ __device__ float InverseRms(const float* head, int head_dim, const float* norm, 
   if (norm == nullptr) return 1.0f;
   float squares = 0;
   for (int d = threadIdx.x % 32; d < head_dim; d += 32) squares += head[d] * head[d];
-  return 1.0f / sqrtf(WarpSum(squares) / static_cast<float>(head_dim) + eps);
+  return InverseRoot(WarpSum(squares) / static_cast<float>(head_dim) + eps);
 }
 
 template <typename T>
