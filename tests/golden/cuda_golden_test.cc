@@ -1,11 +1,12 @@
 // The CUDA backend, on the emulated machine, against the same goldens as the CPU's, and against the CPU's own
-// run where steering and recording go on inside replayed graphs.
+// run where steering and recording go on inside replayed graphs; alone, and as two ranks joined by NCCL.
 #include <gtest/gtest.h>
 
-#include <map>
 #include <memory>
-#include <mutex>
+#include <vector>
 
+#include "common/collective/nccl_communicator.h"
+#include "common/collective/shm_plan_channel.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/emulation/control.h"
 #include "tests/golden/model_comparison.h"
@@ -19,6 +20,30 @@ constexpr int64_t kDecoded = 8;
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeEmulated(int rank) { return MakeCudaBackend(rank); }
 
+// What NCCL ranks of one run meet by. Outlives the run.
+class NcclGroup {
+ public:
+  explicit NcclGroup(int ranks) : memory_(*GroupMemory::Create(ranks)) {
+    for (int rank = 0; rank < ranks; ++rank)
+      channels_.push_back(std::make_unique<ShmPlanChannel>(*memory_, rank));
+  }
+
+  absl::StatusOr<std::unique_ptr<Communicator>> Join(int rank, Backend& backend) {
+    return NcclCommunicator::Create(static_cast<CudaBackend&>(backend), *channels_[rank], absl::Seconds(60));
+  }
+
+ private:
+  std::unique_ptr<GroupMemory> memory_;
+  std::vector<std::unique_ptr<ShmPlanChannel>> channels_;  // of each rank
+};
+
+// Of `ranks` emulated devices. `group` outlives what it is given to.
+ModelRunOptions OnDevices(int ranks, NcclGroup& group) {
+  ModelRunOptions options{.ranks = ranks, .make_backend = MakeEmulated};
+  options.make_communicator = [&group](int rank, Backend& backend) { return group.Join(rank, backend); };
+  return options;
+}
+
 // A prompt, then tokens one by one.
 std::vector<int64_t> PromptAndDecode(const std::vector<int32_t>& tokens) {
   std::vector<int64_t> sizes = {static_cast<int64_t>(tokens.size()) - kDecoded};
@@ -30,6 +55,7 @@ struct GoldenCase {
   const char* name;
   emulation::Schedule schedule;
   const char* label;
+  int ranks = 1;
 };
 
 class CudaGoldenTest : public testing::TestWithParam<GoldenCase> {
@@ -44,15 +70,17 @@ TEST_P(CudaGoldenTest, AgreesWithTransformers) {
   ASSERT_TRUE(source.ok()) << source.status();
   const std::vector<int32_t> tokens = Inputs(golden);
   const emulation::Counters before = emulation::ReadCounters();
-  const auto got = RunSequence(**source, {.make_backend = MakeEmulated}, tokens, PromptAndDecode(tokens));
+  const int ranks = GetParam().ranks;
+  NcclGroup group(ranks);
+  const auto got = RunSequence(**source, OnDevices(ranks, group), tokens, PromptAndDecode(tokens));
   ASSERT_TRUE(got.ok()) << got.status();
   const Errors errors = Compare(golden, (*source)->spec(), *got);
-  std::printf("%s on cuda: rows %.1e, log-probabilities %.1e\n", GetParam().name, errors.rows,
-              errors.logprobs);
+  std::printf("%s on cuda, %d ranks: rows %.1e, log-probabilities %.1e\n", GetParam().name, ranks,
+              errors.rows, errors.logprobs);
   EXPECT_LT(errors.rows, kTolerance);
   EXPECT_LT(errors.logprobs, kTolerance);
-  // The first decoded token is launched plainly; every later one is one graph.
-  EXPECT_EQ(emulation::ReadCounters().graph_launches - before.graph_launches, kDecoded - 1);
+  // The first decoded token is launched plainly; every later one is one graph on each rank.
+  EXPECT_EQ(emulation::ReadCounters().graph_launches - before.graph_launches, ranks * (kDecoded - 1));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -60,7 +88,10 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         GoldenCase{"llama31_tiny", {}, "Llama31Late"}, GoldenCase{"qwen3_tiny", {}, "Qwen3Late"},
         GoldenCase{"llama31_tiny", {.order = emulation::Order::kShuffled, .seed = 3}, "Llama31Shuffled"},
-        GoldenCase{"qwen3_tiny", {.order = emulation::Order::kShuffled, .seed = 4}, "Qwen3Shuffled"}),
+        GoldenCase{"qwen3_tiny", {.order = emulation::Order::kShuffled, .seed = 4}, "Qwen3Shuffled"},
+        GoldenCase{"llama31_tiny", {}, "Llama31LateTwoRanks", 2},
+        GoldenCase{
+            "qwen3_tiny", {.order = emulation::Order::kShuffled, .seed = 5}, "Qwen3ShuffledTwoRanks", 2}),
     [](const auto& info) { return std::string(info.param.label); });
 
 // Steers one site of every layer and records another into a ring, with row lists that differ from step to
@@ -120,23 +151,28 @@ class SteeringAndRecording {
 
 struct SteeredRun {
   SequenceResult result;
-  std::vector<float> ring;
+  std::vector<std::vector<float>> rings;  // of each rank
 };
 
-SteeredRun RunSteered(const ModelSource& source, const std::vector<int32_t>& tokens, bool cuda, DType dtype,
+// On `devices` emulated devices, or on the CPU when there are none.
+SteeredRun RunSteered(const ModelSource& source, const std::vector<int32_t>& tokens, int devices, DType dtype,
                       bool forget_steering = false) {
-  // Buffers go before their backend, which the runner owns.
-  auto hooks = std::make_shared<SteeringAndRecording>(source.spec().hidden_size, forget_steering);
-  SteeredRun run;
-  ModelRunOptions options{.dtype = dtype};
-  if (cuda) options.make_backend = MakeEmulated;
+  const int ranks = std::max(devices, 1);
+  std::vector<SteeringAndRecording> hooks;
+  for (int rank = 0; rank < ranks; ++rank) hooks.emplace_back(source.spec().hidden_size, forget_steering);
+  NcclGroup group(ranks);
+  ModelRunOptions options = devices > 0 ? OnDevices(ranks, group) : ModelRunOptions{};
+  options.dtype = dtype;
   options.on_site = [&](Backend& backend, Stream& stream, Site site, int32_t layer, Tensor activation) {
-    hooks->OnSite(backend, stream, site, layer, activation);
+    const int rank = devices > 0 ? static_cast<CudaBackend&>(backend).ordinal() : 0;
+    hooks[rank].OnSite(backend, stream, site, layer, activation);
   };
+  SteeredRun run;
   auto result = RunSequence(source, options, tokens, PromptAndDecode(tokens));
   EXPECT_TRUE(result.ok()) << result.status();
+  if (!result.ok()) return run;
   run.result = *std::move(result);
-  run.ring = hooks->Values();
+  for (const SteeringAndRecording& rank : hooks) run.rings.push_back(rank.Values());
   return run;
 }
 
@@ -145,25 +181,35 @@ double Distance(const std::vector<float>& got, const std::vector<float>& want) {
   return RowError(got.data(), want.data(), static_cast<int64_t>(want.size()));
 }
 
-TEST(CudaStepTest, SteersAndRecordsInsideReplayedGraphs) {
+class CudaStepTest : public testing::TestWithParam<int> {};
+
+TEST_P(CudaStepTest, SteersAndRecordsInsideReplayedGraphs) {
+  const int ranks = GetParam();
   const auto source = OpenModel(GoldenFile::Folder() + "/models/qwen3_tiny");
   ASSERT_TRUE(source.ok()) << source.status();
   const std::vector<int32_t> tokens = Inputs(GoldenFile("qwen3_tiny"));
   // BF16 rounds keys, values and matrix inputs of both; their sums differ in order, so some round apart.
   for (const auto& [dtype, tolerance] : {std::pair(DType::kF32, kTolerance), std::pair(DType::kBF16, 0.02)}) {
     const emulation::Counters before = emulation::ReadCounters();
-    const SteeredRun cuda = RunSteered(**source, tokens, true, dtype);
+    const SteeredRun cuda = RunSteered(**source, tokens, ranks, dtype);
     const int64_t replayed = emulation::ReadCounters().graph_launches - before.graph_launches;
-    const SteeredRun cpu = RunSteered(**source, tokens, false, dtype);
+    const SteeredRun cpu = RunSteered(**source, tokens, 0, dtype);
+    ASSERT_EQ(cuda.rings.size(), static_cast<size_t>(ranks));
+    ASSERT_EQ(cpu.rings.size(), 1u);
     EXPECT_LT(Distance(cuda.result.logits, cpu.result.logits), tolerance);
-    EXPECT_LT(Distance(cuda.ring, cpu.ring), tolerance);
+    // Every rank has the whole residual stream, steered and recorded.
+    for (const std::vector<float>& ring : cuda.rings) EXPECT_LT(Distance(ring, cpu.rings[0]), tolerance);
     // Odd and even steps steer a different number of rows, within the same capacity: one graph serves both.
-    EXPECT_EQ(replayed, kDecoded - 1);
+    EXPECT_EQ(replayed, ranks * (kDecoded - 1));
     // Negative control: without steering the difference shows.
-    const SteeredRun unsteered = RunSteered(**source, tokens, true, dtype, true);
-    EXPECT_GT(Distance(unsteered.ring, cpu.ring), 2 * tolerance);
+    const SteeredRun unsteered = RunSteered(**source, tokens, ranks, dtype, true);
+    ASSERT_EQ(unsteered.rings.size(), static_cast<size_t>(ranks));
+    for (const std::vector<float>& ring : unsteered.rings)
+      EXPECT_GT(Distance(ring, cpu.rings[0]), 2 * tolerance);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Ranks, CudaStepTest, testing::Values(1, 2), testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace sextant

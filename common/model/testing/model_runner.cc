@@ -72,8 +72,9 @@ std::vector<int32_t> BlocksOf(int sequence, int64_t blocks_per_sequence) {
   return blocks;
 }
 
-absl::Status RunStep(Transformer& transformer, Backend& backend, Stream& stream, const TestStep& step,
-                     const ModelRunOptions& options, RecordingHooks& hooks, RankResult& result) {
+absl::Status RunStep(Transformer& transformer, Backend& backend, Communicator& communicator, Stream& stream,
+                     const TestStep& step, const ModelRunOptions& options, RecordingHooks& hooks,
+                     RankResult& result) {
   const ModelSpec& spec = transformer.spec();
   const int64_t blocks_per_sequence = (options.max_position_count + 15) / 16;
   StepBatch batch;
@@ -95,7 +96,7 @@ absl::Status RunStep(Transformer& transformer, Backend& backend, Stream& stream,
 
   hooks.calls.clear();
   SEXTANT_ASSIGN_OR_RETURN(const Tensor logits, transformer.Forward(stream, batch, hooks));
-  SEXTANT_RETURN_IF_ERROR(backend.Synchronize(stream));
+  SEXTANT_RETURN_IF_ERROR(communicator.Wait(stream));
   result.calls.push_back(hooks.calls);
   const std::map<SiteKey, std::vector<float>> step_rows = hooks.TakeRows();
   std::vector<float> host_logits(static_cast<size_t>(logits.rows * logits.cols));
@@ -133,7 +134,8 @@ absl::Status RunRank(const ModelSource& source, const ModelRunOptions& options,
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend.CreateStream());
   RecordingHooks hooks(backend, options);
   for (const TestStep& step : steps) {
-    SEXTANT_RETURN_IF_ERROR(RunStep(*transformer, backend, *stream, step, options, hooks, result));
+    SEXTANT_RETURN_IF_ERROR(
+        RunStep(*transformer, backend, communicator, *stream, step, options, hooks, result));
   }
   return absl::OkStatus();
 }
