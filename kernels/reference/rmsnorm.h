@@ -5,7 +5,7 @@
 
 namespace sextant::reference {
 
-// Backend::RmsNorm, summed in double.
+// Backend::RmsNorm, summed in double; NaN where a row's squares are beyond F32.
 void RmsNorm(const Tensor& in, const Tensor& weight, float eps, const Tensor& out);
 
 }  // namespace sextant::reference
