@@ -8,6 +8,7 @@
 #include "common/base/error.h"
 #include "common/model/shard.h"
 #include "kernels/check.h"
+#include "kernels/cuda/limits.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
@@ -59,6 +60,28 @@ absl::StatusOr<int64_t> BlockCount(const MemoryDemand& demand, const DevicePlan&
   const int64_t sharers = empty.device.shared_by_ranks ? demand.rank_count : 1;
   const int64_t left = (empty.usable_bytes() - empty.needed_bytes()) / sharers;
   return std::clamp(left / empty.kv_block_bytes, least, std::max(least, kMostBlocks));
+}
+
+// What no kernel of the device serves is refused before anything is loaded.
+absl::Status CheckServed(const ModelSpec& spec, const std::vector<Shard>& shards, const DevicePlan& plan) {
+  if (plan.device.kind != "cuda") return absl::OkStatus();
+  for (const Shard& shard : shards) {
+    const absl::Status served = cuda::CheckShapes({.dtype = plan.options.dtype,
+                                                   .hidden = spec.hidden_size,
+                                                   .q_heads = shard.query_heads.size(),
+                                                   .kv_heads = shard.kv_heads.size(),
+                                                   .head_dim = spec.head_dim,
+                                                   .feed_forward = shard.feed_forward.size(),
+                                                   .vocab = spec.vocab_size,
+                                                   .kv_block_size = plan.options.kv_block_size,
+                                                   .kv_block_count = plan.options.kv_block_count,
+                                                   .max_positions = plan.options.max_position_count,
+                                                   .max_rows = plan.options.max_rows});
+    if (served.ok()) continue;
+    return MakeError(absl::StatusCode::kInvalidArgument, "MODEL_UNSUPPORTED",
+                     absl::StrCat("rank ", shard.rank, ": ", served.message()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -129,6 +152,7 @@ absl::StatusOr<DevicePlan> PlanDevices(const ModelSpec& spec, const MemoryDemand
   };
   plan_ranks();
   SEXTANT_ASSIGN_OR_RETURN(plan.options.kv_block_count, BlockCount(demand, plan));
+  SEXTANT_RETURN_IF_ERROR(CheckServed(spec, shards, plan));
   plan_ranks();
   return plan;
 }

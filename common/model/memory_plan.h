@@ -80,7 +80,8 @@ struct DevicePlan {
 
 // Plans a group. With kv_block_count and kv_bytes 0 the blocks fill what is left, at least the blocks of one
 // longest sequence (the plan then may not fit). Errors: TP_TOO_LARGE of PlanShards; INVALID_ARGUMENT /
-// FLAG_INVALID when not one KV block fits in kv_bytes. Deterministic, the same on every rank.
+// FLAG_INVALID when not one KV block fits in kv_bytes; MODEL_UNSUPPORTED when the device's kernels do not
+// serve a rank's share, naming the number. Deterministic, the same on every rank.
 absl::StatusOr<DevicePlan> PlanDevices(const ModelSpec& spec, const MemoryDemand& demand,
                                        const DeviceProfile& device);
 

@@ -154,5 +154,19 @@ TEST(MemoryPlanTest, OutOfMemoryNamesTheLinesAndOtherFaultsStay) {
   EXPECT_EQ(ExplainOutOfMemory(other, *plan, 0), other);
 }
 
+TEST(MemoryPlanTest, RefusesWhatTheDevicesKernelsDoNotServe) {
+  Shape wide = kQwen4B, large = kQwen4B;
+  wide.head_dim = 512;
+  large.vocab = 1'000'000;
+  for (const auto& [shape, named] : {std::pair(wide, "head_dim"), std::pair(large, "vocab_size")}) {
+    const auto refused = PlanDevices(SpecOf(shape), Demand(2), Card(80));
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(ErrorReason(refused.status()), "MODEL_UNSUPPORTED");
+    EXPECT_THAT(refused.status().message(), HasSubstr(named));
+    EXPECT_TRUE(PlanDevices(SpecOf(shape), Demand(2), CpuProfile(int64_t{80} << 30)).ok());
+  }
+  EXPECT_TRUE(PlanDevices(SpecOf(kQwen4B), Demand(2), Card(80)).ok());
+}
+
 }  // namespace
 }  // namespace sextant

@@ -1,13 +1,9 @@
 // What the CUDA kernels can serve, asked before anything is loaded.
 #include "kernels/cuda/limits.h"
 
-#include <algorithm>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/attention_kernels.h"
-#include "kernels/cuda/lens_kernels.h"
-#include "kernels/cuda/sample.h"
 
 namespace sextant::cuda {
 namespace {
@@ -25,12 +21,11 @@ absl::Status CheckRange(absl::string_view what, int64_t value, int64_t low, int6
 }  // namespace
 
 absl::Status CheckShapes(const ShardShape& shape) {
-  const int64_t vocab_limit = std::min<int64_t>(kSampleMaxVocab, kLensMaxVocab);
   for (const absl::Status& checked : {
-           CheckRange("head_dim", shape.head_dim, 2, kMaxHeadDim),
+           CheckRange("head_dim", shape.head_dim, 2, kMostHeadDim),
            CheckRange("key/value heads", shape.kv_heads, 1, kMaxGrid),
            CheckRange("query heads", shape.q_heads, 1, kMaxGrid),
-           CheckRange("vocab_size", shape.vocab, 1, vocab_limit),
+           CheckRange("vocab_size", shape.vocab, 1, kMostVocab),
            CheckRange("hidden_size", shape.hidden, 1, kMaxIndex),
            CheckRange("feed_forward_size", shape.feed_forward, 1, kMaxIndex / 2),
            // Decode attention has one layer of its grid for each row.

@@ -8,6 +8,10 @@
 
 namespace sextant::cuda {
 
+// The kernels' own limits, known without a toolkit.
+inline constexpr int64_t kMostHeadDim = 256;
+inline constexpr int64_t kMostVocab = 48 * 1024 * 8;  // of a lens; sampling takes more
+
 // The numbers of one device's share of a model that a kernel depends on.
 struct ShardShape {
   DType dtype = DType::kBF16;  // of matrices, keys and values

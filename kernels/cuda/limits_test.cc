@@ -5,9 +5,14 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/lens_kernels.h"
+#include "kernels/cuda/sample.h"
 
 namespace sextant::cuda {
 namespace {
+
+static_assert(kMostHeadDim == kMaxHeadDim);
+static_assert(kMostVocab == kLensMaxVocab && kMostVocab <= kSampleMaxVocab);
 
 struct Model {
   int64_t hidden, heads, kv_heads, head_dim, feed_forward, vocab;
