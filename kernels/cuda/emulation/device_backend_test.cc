@@ -1,5 +1,7 @@
 // What the CUDA backend promises beyond the contract of all backends: steps, faults of the device, its
 // account of memory.
+#include <cmath>
+#include <cstdio>
 #include <numeric>
 #include <vector>
 
@@ -7,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cuda/backend.h"
 #include "kernels/cuda/emulation/control.h"
+#include "kernels/cuda/kernels.h"
 
 namespace sextant {
 namespace {
@@ -152,6 +155,78 @@ TEST_F(DeviceBackendTest, AccountsForItsMemoryByPurpose) {
   }
   EXPECT_EQ(backend_->Account().device_bytes(), 0);
   EXPECT_EQ(backend_->Account().peak_bytes[static_cast<int>(Purpose::kBuffers)], 5000);
+}
+
+// Rows go to pinned memory as they are made: of the device's memory, capture takes the row lists alone.
+TEST_F(DeviceBackendTest, CaptureTakesTheSameDeviceMemoryHoweverManyPositions) {
+  // Three sites of Llama-3.1 8B in BF16; positions are fewer than the 1,500 that the bounds below are for,
+  // which is all the same to the account as long as it does not grow.
+  constexpr int64_t kHidden = 4096, kVocab = 128256, kLayers = 32, kSites = 3, kSlots = 64;
+  constexpr int64_t kKeptHidden = 1500 * kLayers * kSites * kHidden * 2;
+  constexpr int64_t kKeptLogits = 1500 * kLayers * kSites * kVocab * 2;
+  const Tensor activation = Tensor::Of(Device(2 * kHidden).data, DType::kF32, 2, kHidden);
+  backend_->Zero(*stream_, activation.data, 2 * kHidden * 4);
+  const Buffer ring = *backend_->Allocate(kSlots * kHidden * 2, MemoryKind::kPinned);
+  std::vector<int64_t> held;  // after each position: all of the device's memory but the activation
+  for (int64_t position = 0; position < 8; ++position) {
+    backend_->BeginStep(*stream_);
+    for (int64_t site = 0; site < kSites; ++site) {
+      const int64_t slot = (position * kSites + site) * 5 % kSlots;
+      backend_->RecordRows(*stream_, activation, {{static_cast<int32_t>(position % 2), slot * kHidden * 2}},
+                           DType::kBF16, ring.data());
+    }
+    backend_->EndStep(*stream_);
+    ASSERT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
+    held.push_back(backend_->Account().device_bytes() - 2 * kHidden * 4);
+  }
+  EXPECT_GT(backend_->Steps(*stream_).replayed, 0);
+  EXPECT_GT(held.back(), 0);
+  // The second step is captured as a graph; from then on there is nothing new.
+  for (size_t i = 2; i < held.size(); ++i) EXPECT_EQ(held[i], held[1]) << i;
+  EXPECT_LT(held.back(), kKeptHidden / 15);
+  EXPECT_LT(held.back(), kKeptLogits / 500);
+  std::printf("capture holds %lld bytes of the device; hidden states would be %lld, logits %lld\n",
+              static_cast<long long>(held.back()), static_cast<long long>(kKeptHidden),
+              static_cast<long long>(kKeptLogits));
+}
+
+// Memory that begins so far before `memory` that `memory` is what lies `bytes` behind its start. Only the end
+// of it exists: an offset that lost its upper half would touch something else, and ASan tell.
+void* Before(const void* memory, int64_t bytes) {
+  return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(memory) - static_cast<uintptr_t>(bytes));
+}
+
+TEST_F(DeviceBackendTest, OffsetsPassTwoToTheThirtyFirst) {
+  // Row 70,000 of rows of 40,960: element 2.87 * 10^9.
+  constexpr int32_t kFar = 70'000;
+  constexpr int64_t kStride = 40'960, kFarBytes = kFar * kStride * 4;
+  static_assert(kFar * kStride > int64_t{1} << 31);
+  const Tensor numbers = Numbers();
+  const Tensor far = {Before(numbers.data, kFarBytes), DType::kF32, kFar + 1, 3, kStride};
+  const Tensor out = {Device(3).data, DType::kF32, 1, 3, 3};
+  const Tensor column = {out.data, DType::kF32, 3, 1, 1};
+
+  backend_->GatherRows(*stream_, far, {kFar}, out);
+  EXPECT_THAT(Download(column), ElementsAre(0, 1, 2));
+
+  backend_->Zero(*stream_, out.data, 12);
+  backend_->RecordRows(*stream_, far, {{kFar, kFarBytes}}, DType::kF32, Before(out.data, kFarBytes));
+  EXPECT_THAT(Download(column), ElementsAre(0, 1, 2));
+
+  backend_->Zero(*stream_, out.data, 12);
+  backend_->RecordRms(*stream_, far, 0, {{kFar, kFarBytes}}, Before(out.data, kFarBytes));
+  EXPECT_FLOAT_EQ(Download(column)[0], std::sqrt(5.0f / 3));
+
+  const Tensor id = {Device(1).data, DType::kI32, 1, 1, 1};
+  backend_->Copy(*stream_, id.data, &kFar, 4);
+  backend_->Zero(*stream_, out.data, 12);
+  ASSERT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
+  cudaStream_t queue = nullptr;
+  ASSERT_EQ(cudaStreamCreateWithFlags(&queue, cudaStreamNonBlocking), cudaSuccess);
+  EXPECT_EQ(cuda::Embed(far, 0, id, out, queue), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(queue), cudaSuccess);
+  EXPECT_EQ(cudaStreamDestroy(queue), cudaSuccess);
+  EXPECT_THAT(Download(column), ElementsAre(0, 1, 2));
 }
 
 TEST_F(DeviceBackendTest, OutOfMemorySaysWhatHoldsIt) {
