@@ -29,6 +29,11 @@ absl::Status NcclError(ncclResult_t result) {
       absl::StrCat("NCCL: ", ncclGetErrorString(result), "; the group restarts by itself, try again"));
 }
 
+// Of calls that may say ncclInProgress: the first error.
+ncclResult_t FirstError(ncclResult_t first, ncclResult_t next) {
+  return first == ncclSuccess || first == ncclInProgress ? next : first;
+}
+
 // Sleeps between two looks, once a wait has become long.
 void PauseSince(absl::Time start) {
   if (absl::Now() - start > kSpin) absl::SleepFor(kPause);
@@ -170,10 +175,12 @@ void NcclCommunicator::GatherColumns(Stream& stream, Tensor in, const std::vecto
   if (rank() != 0) {
     if (in.cols == 0) return;
     Submit(stream, key, [this, in](cudaStream_t on) {
-      ncclGroupStart();
-      for (int64_t row = 0; row < in.rows; ++row)
-        ncclSend(in.Row<float>(row), static_cast<size_t>(in.cols), ncclFloat32, 0, comm_, on);
-      return ncclGroupEnd();
+      ncclResult_t result = ncclGroupStart();
+      for (int64_t row = 0; row < in.rows; ++row) {
+        result = FirstError(
+            result, ncclSend(in.Row<float>(row), static_cast<size_t>(in.cols), ncclFloat32, 0, comm_, on));
+      }
+      return FirstError(result, ncclGroupEnd());
     });
     return;
   }
@@ -186,15 +193,15 @@ void NcclCommunicator::GatherColumns(Stream& stream, Tensor in, const std::vecto
   for (const int64_t width : widths) key.Add(width);
   // Each row's part goes where it belongs, so that nothing has to be moved afterwards.
   Submit(stream, key, [this, widths, out](cudaStream_t on) {
-    ncclGroupStart();
+    ncclResult_t result = ncclGroupStart();
     int64_t first = widths[0];
     for (int peer = 1; peer < size(); first += widths[peer], ++peer) {
       for (int64_t row = 0; row < out.rows && widths[peer] > 0; ++row) {
-        ncclRecv(out.Row<float>(row) + first, static_cast<size_t>(widths[peer]), ncclFloat32, peer, comm_,
-                 on);
+        result = FirstError(result, ncclRecv(out.Row<float>(row) + first, static_cast<size_t>(widths[peer]),
+                                             ncclFloat32, peer, comm_, on));
       }
     }
-    return ncclGroupEnd();
+    return FirstError(result, ncclGroupEnd());
   });
 }
 
@@ -211,7 +218,11 @@ absl::Status NcclCommunicator::Wait(Stream& stream) {
     }
     PauseSince(start);
   }
-  if (fault_.ok()) return backend_.Synchronize(stream);
+  if (fault_.ok()) {
+    // Nor will this rank's fault let the others go on.
+    const absl::Status status = backend_.Synchronize(stream);
+    return status.ok() ? status : Fail(status);
+  }
   // The abort has released the device; a device that still hangs is ended with the process.
   const absl::Time deadline = absl::Now() + kAbortBudget;
   while (!backend_.Passed(*waited_) && absl::Now() < deadline) absl::SleepFor(kPause);
