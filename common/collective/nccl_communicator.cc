@@ -1,13 +1,18 @@
 // Implements collectives by NCCL.
 #include "common/collective/nccl_communicator.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 #include <numeric>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/collective/errors.h"
 #include "kernels/check.h"
@@ -42,6 +47,20 @@ void PauseSince(absl::Time start) {
 int64_t NextInstance() {
   static std::atomic<int64_t> next = 0;
   return next++;
+}
+
+// NCCL waits for ever for graphs that hold its calls. Nothing can be freed or tried again in a process that
+// is stuck so: it is ended, and the group restarts.
+void EndInTime(const std::function<void()>& end) {
+  absl::Notification ended;
+  std::thread watch([&ended] {
+    if (ended.WaitForNotificationWithTimeout(kAbortBudget)) return;
+    std::fprintf(stderr, "NCCL's communicator does not end; the process does\n");
+    _exit(1);
+  });
+  end();
+  ended.Notify();
+  watch.join();
 }
 
 }  // namespace
@@ -92,7 +111,9 @@ NcclCommunicator::~NcclCommunicator() {
   if (comm_ == nullptr) return;
   const absl::Time deadline = absl::Now() + kAbortBudget;
   bool idle = false;
-  if (ncclResult_t result = ncclCommFinalize(comm_); result == ncclSuccess || result == ncclInProgress) {
+  ncclResult_t result = ncclSuccess;
+  EndInTime([&] { result = ncclCommFinalize(comm_); });
+  if (result == ncclSuccess || result == ncclInProgress) {
     while (!idle && absl::Now() < deadline && !channel_.aborted()) {
       if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess ||
           (result != ncclSuccess && result != ncclInProgress))
@@ -101,17 +122,19 @@ NcclCommunicator::~NcclCommunicator() {
       if (!idle) absl::SleepFor(kPause);
     }
   }
-  if (idle) {
-    ncclCommDestroy(comm_);
-  } else {
-    ncclCommAbort(comm_);
-  }
+  EndInTime([&] { idle ? ncclCommDestroy(comm_) : ncclCommAbort(comm_); });
 }
 
-absl::Status NcclCommunicator::Fail(const absl::Status& fault) {
+absl::Status NcclCommunicator::Fail(const absl::Status& fault, Stream* stream) {
   if (fault_.ok()) fault_ = fault;
   channel_.Abort();
-  if (comm_ != nullptr) ncclCommAbort(comm_);
+  if (comm_ == nullptr) return fault_;
+  EndInTime([&] {
+    // The abort waits for the graphs to go, and they may wait for the device, which the abort releases.
+    std::thread abort([this] { ncclCommAbort(comm_); });
+    if (stream != nullptr) backend_.ForgetSteps(*stream);
+    abort.join();
+  });
   comm_ = nullptr;
   return fault_;
 }
@@ -128,7 +151,7 @@ absl::StatusOr<bool> NcclCommunicator::Poll() {
 void NcclCommunicator::Settle(ncclResult_t result) {
   if (result == ncclSuccess || !fault_.ok()) return;
   if (result != ncclInProgress) {
-    Fail(NcclError(result)).IgnoreError();
+    fault_ = NcclError(result);
     return;
   }
   const absl::Time start = absl::Now();
@@ -137,7 +160,7 @@ void NcclCommunicator::Settle(ncclResult_t result) {
     if (idle.ok() && *idle) return;
     const absl::Status fault = !idle.ok() ? idle.status() : StepDeadlineError();
     if (!idle.ok() || absl::Now() - start > timeout_) {
-      Fail(fault).IgnoreError();
+      fault_ = fault;
       return;
     }
     PauseSince(start);
@@ -148,10 +171,10 @@ void NcclCommunicator::Submit(Stream& stream, cuda::LaunchKey key,
                               std::function<ncclResult_t(cudaStream_t)> calls) {
   if (!fault_.ok()) return;
   key.Add(instance_);
-  // A fault is not the device's: it is kept here, and Wait tells.
+  // Queued inside a capture, perhaps, where NCCL must not be aborted: Wait does it.
   backend_.Submit(stream, key, [this, calls = std::move(calls)](cudaStream_t on, const char*) {
     if (fault_.ok()) Settle(calls(on));
-    return absl::OkStatus();
+    return fault_;
   });
 }
 
@@ -206,23 +229,24 @@ void NcclCommunicator::GatherColumns(Stream& stream, Tensor in, const std::vecto
 }
 
 absl::Status NcclCommunicator::Wait(Stream& stream) {
-  if (!fault_.ok()) return fault_;
+  if (!fault_.ok()) return Fail(fault_, &stream);
   backend_.RecordEvent(stream, *waited_);
   const absl::Time start = absl::Now();
   while (fault_.ok() && !backend_.Passed(*waited_)) {
     const absl::StatusOr<bool> idle = Poll();
     if (!idle.ok()) {
-      Fail(idle.status()).IgnoreError();
+      fault_ = idle.status();
     } else if (absl::Now() - start > timeout_) {
-      Fail(StepDeadlineError()).IgnoreError();
+      fault_ = StepDeadlineError();
     }
     PauseSince(start);
   }
   if (fault_.ok()) {
     // Nor will this rank's fault let the others go on.
     const absl::Status status = backend_.Synchronize(stream);
-    return status.ok() ? status : Fail(status);
+    return status.ok() ? status : Fail(status, &stream);
   }
+  Fail(fault_, &stream).IgnoreError();
   // The abort has released the device; a device that still hangs is ended with the process.
   const absl::Time deadline = absl::Now() + kAbortBudget;
   while (!backend_.Passed(*waited_) && absl::Now() < deadline) absl::SleepFor(kPause);

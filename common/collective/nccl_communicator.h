@@ -32,7 +32,9 @@ class NcclCommunicator final : public Communicator {
   // `channel` outlive this. Errors: as of Wait, and of the channel; the channel is aborted then.
   static absl::StatusOr<std::unique_ptr<NcclCommunicator>> Create(CudaBackend& backend, PlanChannel& channel,
                                                                   absl::Duration timeout);
-  // Frees NCCL's communicator, by aborting it if it is not idle and whole.
+  // Frees NCCL's communicator, by aborting it if it is not idle and whole. REQUIRES: the streams whose steps
+  // had collectives are gone: NCCL does not end while a graph holds its calls, and the process does after 2
+  // s.
   ~NcclCommunicator() override;
 
   int rank() const override { return channel_.rank(); }
@@ -53,8 +55,9 @@ class NcclCommunicator final : public Communicator {
   void Settle(ncclResult_t result);
   // Queues calls of NCCL on the stream, inside a step as part of its graph.
   void Submit(Stream& stream, cuda::LaunchKey key, std::function<ncclResult_t(cudaStream_t)> calls);
-  // Keeps the first fault, and ends the communicator on all ranks.
-  absl::Status Fail(const absl::Status& fault);
+  // Keeps the first fault, and ends the communicator on all ranks, and the graphs of `stream`, if any.
+  // REQUIRES: nothing is being captured; no other stream has graphs with collectives.
+  absl::Status Fail(const absl::Status& fault, Stream* stream = nullptr);
 
   CudaBackend& backend_;
   PlanChannel& channel_;

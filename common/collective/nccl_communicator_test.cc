@@ -27,8 +27,9 @@ constexpr absl::Duration kLong = absl::Seconds(20);
 // One rank's device and communicator. Members are destroyed from the last to the first.
 struct NcclRank {
   std::unique_ptr<CudaBackend> backend;
-  std::unique_ptr<Stream> stream;
   std::unique_ptr<NcclCommunicator> communicator;
+  // Goes first: NCCL does not end while graphs hold its calls.
+  std::unique_ptr<Stream> stream;
   absl::Status status;
 
   NcclRank(PlanChannel& channel, absl::Duration timeout) { status = Make(channel, timeout); }
@@ -237,6 +238,44 @@ TEST_F(NcclTest, ARefusedSendEndsTheGroup) {
     const std::string reason = ErrorReason(self.communicator.Wait(self.stream));
     return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
   });
+}
+
+void SumInStep(CommunicatorRank& self, const DeviceMatrix& x) {
+  self.backend.BeginStep(self.stream);
+  self.communicator.AllReduceSum(self.stream, x.tensor());
+  self.backend.EndStep(self.stream);
+}
+
+TEST_F(NcclTest, AnAbortWhileAStepIsCapturedEndsTheGroup) {
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    const DeviceMatrix x(self, 1, 8, std::vector<float>(8, 1.f));
+    SumInStep(self, x);
+    const std::string first = ErrorReason(self.communicator.Wait(self.stream));
+    if (!first.empty() && first != "GROUP_LOST") return first;
+    self.communicator.Abort();
+    SumInStep(self, x);
+    const std::string reason = ErrorReason(self.communicator.Wait(self.stream));
+    return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
+  });
+}
+
+// NCCL would wait for the graphs for ever.
+TEST_F(NcclTest, AProcessThatEndsNcclBeforeItsGraphsIsEnded) {
+  const auto end_early = [] {
+    RunGroup(RankKind::kThreads, 2, [](GroupMemory& memory, int rank) -> std::string {
+      ShmPlanChannel channel(memory, rank);
+      NcclRank self(channel, kLong);
+      CommunicatorRank part = self.rank();
+      const DeviceMatrix x(part, 1, 8, std::vector<float>(8, 1.f));
+      for (int step = 0; step < 3; ++step) {
+        SumInStep(part, x);
+        if (auto status = self.communicator->Wait(*self.stream); !status.ok()) return status.ToString();
+      }
+      self.communicator.reset();
+      return "";
+    });
+  };
+  EXPECT_EXIT(end_early(), ::testing::ExitedWithCode(1), "communicator does not end");
 }
 
 CommunicatorKind NcclKind(std::string name, RankKind ranks) {

@@ -30,6 +30,8 @@ class CudaBackend : public Backend {
   // Queues another library's work (a collective) like an operation of this backend, captured with the others
   // inside a step. `key` must say everything the launch depends on.
   virtual void Submit(Stream& stream, const cuda::LaunchKey& key, cuda::Launcher launcher) = 0;
+  // Drops the graphs of the stream's steps: for a library whose work they hold, before it ends.
+  virtual void ForgetSteps(Stream& stream) = 0;
   // Of the stream's steps so far.
   virtual cuda::StepCounters Steps(Stream& stream) const = 0;
 };

@@ -140,6 +140,8 @@ void DeviceBackend::Submit(Stream& stream, const LaunchKey& key, Launcher launch
   Queue(stream, key, {}, std::move(launcher));
 }
 
+void DeviceBackend::ForgetSteps(Stream& stream) { Interrupt(stream).step.Forget(); }
+
 StepCounters DeviceBackend::Steps(Stream& stream) const { return AsStream(stream).step.counters(); }
 
 }  // namespace cuda

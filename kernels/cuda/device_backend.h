@@ -40,6 +40,7 @@ class DeviceBackend final : public CudaBackend {
   void BeginStep(Stream& stream) override;
   void EndStep(Stream& stream) override;
   void Submit(Stream& stream, const LaunchKey& key, Launcher launcher) override;
+  void ForgetSteps(Stream& stream) override;
   StepCounters Steps(Stream& stream) const override;
 
   void Embed(Stream& stream, const Matrix& table, int64_t first_id, Tensor ids, Tensor out) override;

@@ -63,11 +63,11 @@ absl::Status Step::Capture(Allocator& allocator, cudaStream_t stream, Graph& gra
   const absl::Status launched = LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
   cudaGraph_t captured = nullptr;
   const absl::Status ended = ToStatus(cudaStreamEndCapture(stream, &captured), "capturing a step");
-  SEXTANT_RETURN_IF_ERROR(launched);
-  SEXTANT_RETURN_IF_ERROR(ended);
-  const absl::Status made =
-      ToStatus(cudaGraphInstantiate(&graph.executable, captured, 0), "instantiating a step");
-  cudaGraphDestroy(captured);
+  absl::Status made = launched.ok() ? ended : launched;
+  if (made.ok())
+    made = ToStatus(cudaGraphInstantiate(&graph.executable, captured, 0), "instantiating a step");
+  // Also of a failed launch: another library may wait for the end of what was captured.
+  if (captured != nullptr) cudaGraphDestroy(captured);
   return made;
 }
 

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cuda_bf16.h"
+#include "kernels/cuda/emulation/executor.h"
 #include "kernels/cuda/emulation/nccl_control.h"
 #include "kernels/cuda/emulation/nccl_world.h"
 #include "kernels/cuda/emulation/runtime.h"
@@ -52,7 +53,10 @@ struct Member {
   std::shared_ptr<NcclWorld> world;
   int rank = 0;
   int rank_count = 0;
+  int device = 0;
   bool aborted = false;
+  // Calls that are held by graphs.
+  std::shared_ptr<int> held = std::make_shared<int>(0);
   ncclResult_t error = ncclSuccess;
   uint64_t next_collective = 0;
   std::map<int, uint64_t> next_sent, next_taken;
@@ -188,6 +192,7 @@ ncclResult_t Queue(cudaStream_t stream, std::shared_ptr<Work> work) {
   Operation operation;
   operation.ready = [work] { return work->Ready(); };
   operation.run = [work] { work->Run(); };
+  operation.held_by_graphs = work->member->held;
   return Runtime::Get().Enqueue(stream, std::move(operation)) == cudaSuccess ? ncclSuccess
                                                                              : ncclUnhandledCudaError;
 }
@@ -245,6 +250,15 @@ ncclResult_t Transfer(bool is_send, const void* memory, size_t count, ncclDataTy
   return ncclSuccess;
 }
 
+// NCCL ends only when no graph holds its calls; until then it waits, for ever if need be.
+void AwaitGraphs(std::unique_lock<std::recursive_mutex>& lock, const sextant::emulation::Member& member) {
+  for (const CUstream_st* stream : Runtime::Get().streams) {
+    if (stream->device == member.device && stream->capture != nullptr)
+      sextant::emulation::Fail("NCCL's communicator is ended while a stream of its device is captured");
+  }
+  Runtime::Get().changed.wait(lock, [&member] { return *member.held == 0; });
+}
+
 void Free(ncclComm_t comm) {
   TheLibrary().alive.erase(comm);
   comm->member->world->RemoveName();
@@ -276,6 +290,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int rank_count, ncclUnique
   auto member = std::make_shared<sextant::emulation::Member>();
   member->world = world;
   member->rank = rank;
+  member->device = sextant::emulation::CurrentDevice();
   member->rank_count = rank_count;
   *comm = new ncclComm{.member = std::move(member)};
   world->header().joined.fetch_add(1);
@@ -300,7 +315,11 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   return ncclSuccess;
 }
 
-ncclResult_t ncclCommFinalize(ncclComm_t comm) { return comm->Begun(); }
+ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+  std::unique_lock lock(Runtime::Get().mutex);
+  AwaitGraphs(lock, *comm->member);
+  return comm->Begun();
+}
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
   const std::lock_guard lock(Runtime::Get().mutex);
@@ -309,10 +328,11 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
-  const std::lock_guard lock(Runtime::Get().mutex);
+  std::unique_lock lock(Runtime::Get().mutex);
   comm->member->aborted = true;
-  Free(comm);
   Runtime::Get().changed.notify_all();
+  AwaitGraphs(lock, *comm->member);
+  Free(comm);
   return ncclSuccess;
 }
 

@@ -26,6 +26,8 @@ struct Operation {
   std::function<bool()> ready;
   // Runs without the lock, because it may block.
   bool on_host = false;
+  // Counts the graphs that hold it, if set.
+  std::shared_ptr<int> held_by_graphs;
 };
 
 struct GraphNode {
@@ -131,7 +133,18 @@ struct CUevent_st {
 };
 struct CUgraph_st {
   std::shared_ptr<const sextant::emulation::GraphNodes> nodes;
+
+  explicit CUgraph_st(std::shared_ptr<const sextant::emulation::GraphNodes> all) : nodes(std::move(all)) {
+    Hold(1);
+  }
+  CUgraph_st(const CUgraph_st&) = delete;
+  ~CUgraph_st() { Hold(-1); }
+  void Hold(int times) const {
+    for (const auto& node : *nodes) {
+      if (node.operation->held_by_graphs != nullptr) *node.operation->held_by_graphs += times;
+    }
+  }
 };
-struct CUgraphExec_st {
-  std::shared_ptr<const sextant::emulation::GraphNodes> nodes;
+struct CUgraphExec_st : CUgraph_st {
+  using CUgraph_st::CUgraph_st;
 };

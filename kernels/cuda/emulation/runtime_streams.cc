@@ -210,7 +210,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (!joined[i]) return Report(cudaErrorStreamCaptureUnjoined);
     for (const size_t before : capture->nodes[i].after) joined[before] = true;
   }
-  *graph = new CUgraph_st{std::make_shared<const GraphNodes>(std::move(capture->nodes))};
+  *graph = new CUgraph_st(std::make_shared<const GraphNodes>(std::move(capture->nodes)));
   return cudaSuccess;
 }
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
@@ -219,7 +219,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
   return cudaSuccess;
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
-  *executable = new CUgraphExec_st{graph->nodes};
+  const std::lock_guard lock(Runtime::Get().mutex);
+  *executable = new CUgraphExec_st(graph->nodes);
   return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
@@ -237,11 +238,15 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   return cudaSuccess;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const std::lock_guard lock(Runtime::Get().mutex);
   delete graph;
+  Runtime::Get().changed.notify_all();
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  const std::lock_guard lock(Runtime::Get().mutex);
   delete executable;
+  Runtime::Get().changed.notify_all();
   return cudaSuccess;
 }
 
