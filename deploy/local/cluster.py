@@ -24,6 +24,9 @@ DEFAULT_FOLDER = ROOT / "build/local"
 DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 READY_TIMEOUT_S = 300
 DRAIN_TIMEOUT_S = 20
+# As many as their HTTP ports have room for: ranks from +1011 to capture at +1020, decoders from +1040.
+MOST_RANKS = 9
+MOST_DECODERS = 100
 USES = {
     "up": "Starts all services on this machine and waits until they are ready.",
     "status": "Shows what runs where; exit code 0 when all of it is ready.",
@@ -195,8 +198,8 @@ class Cluster:
                                "for another one beside it, name another --folder and --port")
         if not model.exists():
             raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
-        if not (1 <= self.port <= 64000 and ranks >= 1 and decoders >= 0):
-            raise ClusterError("--port is 1 to 64000 (others follow it), --ranks at least 1, --decoders at least 0")
+        if not (1 <= self.port <= 64000 and 1 <= ranks <= MOST_RANKS and 0 <= decoders <= MOST_DECODERS):
+            raise ClusterError(f"--port is 1 to 64000 (others follow it), --ranks 1 to {MOST_RANKS}, --decoders 0 to {MOST_DECODERS}")
         ranks_on, decoders_on = place(device, ranks, gpu_count() if device == "cuda" else 0)
         ports = [self.port + n for n in (0, 10, 20, 30, 1000, 1010, 1020, 1030)]
         for port in ports + [self.port + 1011 + r for r in range(ranks)] + [self.port + 1040 + d for d in range(decoders)]:
@@ -364,8 +367,8 @@ def main() -> int:
         elif arguments.command == "status":
             return 0 if cluster.status() else 1
         elif arguments.command == "scale":
-            if arguments.decoders < 0:
-                raise ClusterError("--decoders is at least 0")
+            if not 0 <= arguments.decoders <= MOST_DECODERS:
+                raise ClusterError(f"--decoders is 0 to {MOST_DECODERS}")
             if not any(p.binary == "capture" and p.alive() for p in cluster.processes):
                 raise ClusterError("no cluster is up here; deploy/local/up starts one")
             cluster.scale(arguments.decoders)

@@ -76,7 +76,8 @@ def test_metrics_are_served(llama) -> None:
         assert "process_resident_memory_bytes" in text and "sextant_" in text, process.name
 
 
-@pytest.mark.parametrize("flags", [["--port", "99999"], ["--port", "0"], ["--decoders", "-1"], ["--ranks", "0"]])
+@pytest.mark.parametrize("flags", [["--port", "99999"], ["--port", "0"], ["--decoders", "-1"], ["--decoders", "101"],
+                                   ["--ranks", "0"], ["--ranks", "10"]])
 def test_local_cluster_refuses_impossible_numbers(tmp_path, flags: list[str]) -> None:
     command = [ROOT / "deploy/local/up", "--folder", tmp_path / "x", "--model", MODELS / "qwen3_tiny", *flags]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
