@@ -8,6 +8,7 @@ import time
 
 import plots
 from suite_load import BROKEN, GOOD, machine, run_load
+from cluster import children  # after suite_load, which says where it is
 
 SAMPLE_S = 1.0
 # Left out of the fits: pools and caches fill.
@@ -27,13 +28,6 @@ def resident_mib(pid: int) -> float | None:
     except OSError:
         pass
     return None
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return sorted(int(child) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split())
-    except OSError:
-        return []
 
 
 def processes(cluster) -> dict[str, int]:

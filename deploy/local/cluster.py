@@ -56,6 +56,15 @@ def start_time(pid: int) -> int:
     return 0 if state in "ZX" else int(fields[18])
 
 
+def children(pid: int) -> list[int]:
+    """The process ids of a process's children; none when it has ended."""
+    try:
+        tasks = list(pathlib.Path(f"/proc/{pid}/task").iterdir())
+        return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
+    except OSError:
+        return []
+
+
 @dataclasses.dataclass
 class Process:
     """One started service. `http` is its port of /metrics, /livez and /readyz."""
@@ -80,10 +89,9 @@ class Process:
         """(rank, process id) of each rank that a shard worker has started."""
         found = []
         try:
-            for task in pathlib.Path(f"/proc/{self.pid}/task").iterdir():
-                for pid in (task / "children").read_text().split():
-                    words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                    found += [(int(word.removeprefix("--rank=")), int(pid)) for word in words if word.startswith("--rank=")]
+            for pid in children(self.pid):
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                found += [(int(word.removeprefix("--rank=")), pid) for word in words if word.startswith("--rank=")]
         except OSError:
             pass  # Some have ended meanwhile.
         return sorted(found)

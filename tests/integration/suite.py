@@ -4,6 +4,7 @@ import pathlib
 import shutil
 import socket
 import sys
+import time
 
 import pytest
 
@@ -17,6 +18,19 @@ MODELS = ROOT / "tests/golden/models"
 QUICKSTART_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Offsets a cluster uses from its base port.
 OFFSETS = (0, 10, 20, 30, 1000, 1010, 1011, 1012, 1013, 1020, 1030, 1040, 1041, 1042, 1043)
+
+
+def until(condition, what: str, timeout_s: float = 60) -> None:
+    """Waits for a condition; the test fails when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+        time.sleep(0.02)
+
+
+def process(cluster: Cluster, binary: str):
+    """The first process of that service."""
+    return next(p for p in cluster.processes if p.binary == binary)
 
 
 def free_base_port(first: int, further: tuple[int, ...] = ()) -> int:

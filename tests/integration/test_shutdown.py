@@ -11,6 +11,7 @@ import time
 
 import grpc
 import pytest
+from cluster import children
 from suite import MODELS, ROOT, free_base_port
 
 sys.path.insert(0, str(ROOT / "tests/support"))
@@ -39,7 +40,7 @@ class Service:
             time.sleep(0.02)
 
     def children(self) -> list[int]:
-        return [int(pid) for pid in pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+        return children(self.process.pid)
 
 
 class Bench:

@@ -3,12 +3,13 @@
 import concurrent.futures
 import contextlib
 import os
-import pathlib
 import signal
 import time
 
 import numpy
 import sextant
+from cluster import children
+from suite import process, until
 
 PROMPT = "Once upon a time, in a village by the sea, there lived an old navigator"
 LENS = sextant.Lens()
@@ -19,20 +20,9 @@ WAIT_S = 60
 PAUSE_S = 10
 
 
-def process(cluster, binary: str):
-    return next(p for p in cluster.processes if p.binary == binary)
-
-
 def count(process, metric: str) -> float:
     """The metric's value; 0 when it does not answer in time."""
     return process.metric(metric) or 0.0
-
-
-def until(condition, what: str, wait_s: float = WAIT_S) -> None:
-    deadline = time.monotonic() + wait_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {wait_s} s for {what}"
-        time.sleep(0.02)
 
 
 def vectors(client) -> None:
@@ -155,7 +145,7 @@ def paused_capture(cluster, client, seen) -> None:
 def lost_rank(cluster) -> None:
     """A rank dies; the supervisor starts the group again."""
     supervisor = process(cluster, "shard_worker")
-    ranks = [int(c) for task in pathlib.Path(f"/proc/{supervisor.pid}/task").iterdir() for c in (task / "children").read_text().split()]
+    ranks = children(supervisor.pid)
     os.kill(max(ranks), signal.SIGKILL)
     until(lambda: count(supervisor, "sextant_worker_group_restarts_total") > 0, "a new group")
     cluster.wait_ready(timeout_s=WAIT_S)

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import os
-import pathlib
 import signal
 import threading
 import time
@@ -11,7 +10,8 @@ import grpc
 import numpy
 import pytest
 import sextant
-from suite import MODELS
+from cluster import children
+from suite import MODELS, process, until
 
 PROMPT = "Once upon a time, in a village by the sea, there lived an old navigator"
 LONG = dict(max_new_tokens=180, ignore_eos=True)
@@ -35,17 +35,6 @@ def client(cluster):
     cluster.wait_ready(timeout_s=DEADLINE_S)
 
 
-def until(condition, what: str, timeout_s: float = DEADLINE_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.02)
-
-
-def children(pid: int) -> list[int]:
-    return [int(c) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
-
-
 def served(call):
     """What `call` gives once the suite serves again: UNAVAILABLE is repeated, as its RetryInfo says."""
     deadline = time.monotonic() + DEADLINE_S
@@ -55,10 +44,6 @@ def served(call):
         except sextant.SextantError as error:
             assert error.code == "UNAVAILABLE" and error.retry_after and time.monotonic() < deadline, error
             time.sleep(min(0.1, error.retry_after))
-
-
-def process(cluster, binary: str):
-    return next(p for p in cluster.processes if p.binary == binary)
 
 
 def check_whole(out) -> None:
@@ -99,7 +84,7 @@ def test_a_request_ends_ok_with_missing_readings_when_there_is_no_decoder(cluste
 
 def kill_a_rank(cluster, victim: int) -> int:
     """Kills one of the group's two ranks; gives its process id."""
-    pid = sorted(children(process(cluster, "shard_worker").pid))[victim]
+    pid = children(process(cluster, "shard_worker").pid)[victim]
     os.kill(pid, signal.SIGKILL)
     return pid
 
@@ -144,7 +129,7 @@ def test_a_rank_dies_at_work(cluster, client, victim: int, moment: str) -> None:
 
 def test_a_stopped_rank_is_noticed(cluster, client) -> None:
     supervisor = process(cluster, "shard_worker").pid
-    victim = sorted(children(supervisor))[1]
+    victim = children(supervisor)[1]
     os.kill(victim, signal.SIGSTOP)
     with pytest.raises(sextant.SextantError) as error:
         client.generate(PROMPT, **LONG).wait()
