@@ -6,10 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 
@@ -33,6 +36,10 @@ class DeviceFault {
 };
 
 // One stream's. Threads: any. `mutex` is shared by all streams of a backend.
+//
+// What is known to have run can fail no more, so a dependency on it is settled: forgotten when it was good,
+// kept as a failure of this stream when it was not. Work is known to have run once something that came after
+// it has, on whatever stream.
 class StreamFaults {
  public:
   explicit StreamFaults(std::shared_ptr<absl::Mutex> mutex) : mutex_(std::move(mutex)) {}
@@ -41,16 +48,19 @@ class StreamFaults {
   int64_t Next();
   // All work queued so far has smaller numbers.
   int64_t end() const;
-  // Work `number` failed. The first of a stream counts.
+  // Work `number` failed. The first of a stream's work counts, whenever it is heard of.
   void Fail(int64_t number, const absl::Status& status);
   // Work from now on comes after `other`'s work before `number`.
   void DependOn(const std::shared_ptr<StreamFaults>& other, int64_t number);
   // The first fault that work `number` comes after, OK if none. What has not run yet counts as good.
   absl::Status Before(int64_t number) const;
-  // Everything before `number` is known to have run: what it depended on need not be looked at again.
+  // Everything before `number` is known to have run.
   void Passed(int64_t number);
-  // Nothing more will be queued; keeps no other stream alive.
+  // Nothing more will be queued, and all of it has run; keeps no other stream alive.
   void Close();
+
+  // Of dependencies that are not settled: for tests of what is kept.
+  int64_t dependency_count() const;
 
  private:
   struct Dependency {
@@ -58,14 +68,22 @@ class StreamFaults {
     int64_t other_number;
     int64_t own_number;
   };
-  absl::Status BeforeLocked(int64_t number) const;
+  // How far each stream was looked at in one question.
+  using Seen = absl::flat_hash_map<const StreamFaults*, int64_t>;
+
+  // All with *mutex_ held.
+  void FailLocked(int64_t number, const absl::Status& status);
+  absl::Status BeforeLocked(int64_t number, Seen& seen) const;
+  void PassedLocked(int64_t number);
+  void Settle();
 
   const std::shared_ptr<absl::Mutex> mutex_;
   // Guarded by *mutex_.
   int64_t next_ = 0;
-  int64_t failed_number_ = -1;
+  int64_t passed_ = 0;  // everything before it has run
+  int64_t failed_number_ = std::numeric_limits<int64_t>::max();
   absl::Status failure_;
-  std::vector<Dependency> dependencies_;
+  std::vector<Dependency> dependencies_;  // ascending own_number
 };
 
 }  // namespace sextant::cuda

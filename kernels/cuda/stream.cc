@@ -117,6 +117,13 @@ void CudaEvent::WaitOn(CudaStream& stream) {
 }
 
 bool CudaEvent::Passed() {
+  std::shared_ptr<StreamFaults> faults;
+  int64_t number = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    faults = faults_;
+    number = number_;
+  }
   const cudaError_t error = cudaEventQuery(handle_);
   if (error == cudaErrorNotReady) {
     // Not a fault; it must not be taken for a later call's.
@@ -124,6 +131,8 @@ bool CudaEvent::Passed() {
     return false;
   }
   context_.Check(error, "an event");
+  // A stream that is only ever polled would else keep all it waited for.
+  if (error == cudaSuccess && faults != nullptr) faults->Passed(number);
   return true;
 }
 
