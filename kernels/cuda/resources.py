@@ -1,8 +1,8 @@
 """Checks what each kernel takes (registers, spills, shared memory) against resources.txt, or writes that file.
 
-python3 kernels/cuda/resources.py check|write BUILD_FOLDER: reads the *.cu.o.resources of the build. A kernel that
-spills, or one that the table does not know, fails; registers and shared memory are compared when the table was
-written with the same nvcc.
+python3 kernels/cuda/resources.py check|write BUILD_FOLDER [TABLE]: reads the *.cu.o.resources of the build. A kernel
+that spills, or one that the table does not know, fails; registers and shared memory are compared when the table was
+written with the same nvcc. resources_test.py shows that it fails.
 """
 
 import pathlib
@@ -49,10 +49,10 @@ def read(build: pathlib.Path) -> dict[tuple[str, str], tuple[int, int, int]]:
 
 
 def main() -> int:
-    if len(sys.argv) != 3 or sys.argv[1] not in ("check", "write"):
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in ("check", "write"):
         print(__doc__, file=sys.stderr)
         return 2
-    build = pathlib.Path(sys.argv[2])
+    build, path = pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]) if len(sys.argv) == 4 else TABLE
     now, version = read(build), nvcc_version(build)
     if not now:
         print("no *.cu.o.resources in the build: build sextant_kernels_cuda first", file=sys.stderr)
@@ -60,10 +60,10 @@ def main() -> int:
     if sys.argv[1] == "write":
         lines = ["# What each kernel takes. Written by: python3 kernels/cuda/resources.py write BUILD_FOLDER", f"# nvcc {version}", "# architecture registers spilled_bytes shared_bytes kernel"]
         lines += [f"{arch} {values[0]} {values[1]} {values[2]} {kernel}" for (kernel, arch), values in sorted(now.items())]
-        TABLE.write_text("\n".join(lines) + "\n")
+        path.write_text("\n".join(lines) + "\n")
         print(f"{len(now)} entries")
         return 0
-    text = TABLE.read_text().splitlines()
+    text = path.read_text().splitlines()
     same_compiler = f"# nvcc {version}" in text
     table = {}
     for line in text:
@@ -71,6 +71,8 @@ def main() -> int:
             arch, registers, spilled, shared, kernel = line.split(maxsplit=4)
             table[kernel, arch] = (int(registers), int(spilled), int(shared))
     wrong = [f"{kernel} on {arch} spills {values[1]} bytes" for (kernel, arch), values in now.items() if values[1] > table.get((kernel, arch), (0, 0, 0))[1]]
+    known = {kernel for kernel, _ in table}
+    wrong += [f"{kernel} is not in the table" for kernel in sorted({kernel for kernel, _ in now} - known)]
     if same_compiler:
         wrong += [f"{kernel} on {arch}: {table.get((kernel, arch))} in the table, {values} now (registers, spilled, shared)" for (kernel, arch), values in now.items() if table.get((kernel, arch)) != values]
         wrong += [f"{kernel} on {arch} is in the table and not in the build" for kernel, arch in table if (kernel, arch) not in now and arch in {a for _, a in now}]
