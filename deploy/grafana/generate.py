@@ -14,8 +14,8 @@ FOLDER = pathlib.Path(__file__).resolve().parent / "dashboards"
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 HEIGHT = 8
 # The oldest Grafana whose panels these are.
-SCHEMA_VERSION = 36
-GRAFANA = "9.0.0"
+SCHEMA_VERSION = 39
+GRAFANA = "10.3.0"
 
 
 def expression(text: str) -> str:
@@ -50,7 +50,7 @@ def options(panel: Panel) -> dict:
                 "calculate": False,
                 "yAxis": {"unit": panel.unit},
                 "color": {"mode": "scheme", "scheme": "Blues"},
-                "tooltip": {"show": True, "yHistogram": True},
+                "tooltip": {"mode": "single", "yHistogram": True},
             }
         }
     return {"options": {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True}, "tooltip": {"mode": "multi", "sort": "desc"}}}
