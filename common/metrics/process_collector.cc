@@ -2,6 +2,7 @@
 #include "common/metrics/process_collector.h"
 
 #include <dirent.h>
+#include <malloc.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -85,6 +86,10 @@ std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
     Append(families, "process_resident_memory_bytes", "Resident memory.", MetricType::Gauge,
            Number(words[21]) * static_cast<double>(sysconf(_SC_PAGESIZE)));
   }
+  // Resident memory breathes by pages and by what malloc keeps; this is what is in use, to the byte.
+  const struct mallinfo2 heap = mallinfo2();
+  Append(families, "process_heap_bytes", "Memory allocated and not freed, by malloc's account.",
+         MetricType::Gauge, static_cast<double>(heap.uordblks + heap.hblkhd));
   if (const int count = OpenDescriptors(); count >= 0) {
     Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, count);
   }
