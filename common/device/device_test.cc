@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -53,6 +54,23 @@ TEST(HostMemoryTest, NoMoreThanTheMachineHasAndItsLimitAllows) {
   EXPECT_GT(HostMemoryBytes(), 0);
   EXPECT_LE(HostMemoryBytes(), static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGE_SIZE));
   EXPECT_LE(HostMemoryBytes(), MemoryLimitBytes("/sys/fs/cgroup/memory.max"));
+}
+
+TEST(HostMemoryTest, BothVersionsOfControlGroupsAreRead) {
+  const std::string groups = testing::TempDir() + "/groups." + std::to_string(getpid());
+  std::filesystem::create_directories(groups + "/memory");
+  const int64_t machine = HostMemoryBytes(groups);
+  const auto write = [&](const char* file, const char* text) { std::ofstream(groups + file) << text; };
+  // What version 1 says without a limit; older kernels say one that is no int64.
+  for (const char* none : {"9223372036854771712\n", "18446744073709551615\n"}) {
+    write("/memory/memory.limit_in_bytes", none);
+    EXPECT_EQ(HostMemoryBytes(groups), machine);
+  }
+  write("/memory/memory.limit_in_bytes", "67108864\n");
+  EXPECT_EQ(HostMemoryBytes(groups), 67108864);
+  write("/memory.max", "33554432\n");
+  EXPECT_EQ(HostMemoryBytes(groups), 33554432);
+  std::filesystem::remove_all(groups);
 }
 
 }  // namespace
