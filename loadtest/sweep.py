@@ -4,10 +4,10 @@ Capacity is the goodput of a reference run, which offers half as much again as c
 """
 
 import json
+import math
 import pathlib
-import re
-import urllib.request
 
+import exposition
 import plots
 from suite_load import BROKEN, GOOD, machine, run_load
 
@@ -26,9 +26,8 @@ MOST_LATENCY = 2.0
 def refusals(cluster) -> tuple[float, float]:
     """How many calls the gateway has refused, and how many of them within REFUSAL_S of reading them."""
     gateway = next(p for p in cluster.processes if p.binary == "gateway")
-    with urllib.request.urlopen(f"http://127.0.0.1:{gateway.http}/metrics", timeout=10) as answer:
-        buckets = dict(re.findall(r'^sextant_gateway_refusal_seconds_bucket\{le="(.*)"\} (.*)$', answer.read().decode(), re.MULTILINE))
-    return float(buckets["+Inf"]), float(buckets[str(REFUSAL_S)])
+    buckets = exposition.buckets(exposition.scrape(gateway.http), "sextant_gateway_refusal_seconds")
+    return buckets[math.inf], buckets[REFUSAL_S]
 
 
 def measure(cluster, scenario: pathlib.Path, out: pathlib.Path, name: str, rate: float, duration: float, seed: int) -> dict:

@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
+import exposition
 import pytest
 import sextant
 import yaml
@@ -79,9 +80,7 @@ class Played:
 
 def metric(pod: PlayedPod, name: str) -> float:
     port = next(number for key, number in pod.ports.items() if key.startswith("http"))
-    with urllib.request.urlopen(f"http://{pod.address}:{port}/metrics", timeout=5) as response:
-        lines = response.read().decode().splitlines()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+    return exposition.value(exposition.scrape(port, str(pod.address)), name)
 
 
 @pytest.fixture(scope="module")

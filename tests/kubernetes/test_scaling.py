@@ -3,9 +3,9 @@
 import json
 import re
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 
+import exposition
 import grpc
 import pytest
 import yaml
@@ -62,8 +62,7 @@ def test_capture_refuses_a_wrong_trigger(ports, wrong: dict[str, str]) -> None:
 
 def test_the_adapters_rule_reads_metrics_that_there_are(ports) -> None:
     rule = yaml.safe_load((K8S / "overlays/hpa/prometheus-adapter-values.yaml").read_text())["rules"]["external"][0]
-    with urllib.request.urlopen(f"http://127.0.0.1:{ports['http_port']}/metrics", timeout=10) as response:
-        there = {line.split("{")[0].split(" ")[0] for line in response.read().decode().splitlines() if not line.startswith("#")}
+    there = set(exposition.families(exposition.scrape(ports["http_port"])))
     read = set(re.findall(r"\bsextant_\w+", rule["seriesQuery"] + rule["metricsQuery"]))
     assert read and read <= there
     scaler: Manifest = next(m for m in render(K8S / "overlays/hpa") if m["kind"] == "HorizontalPodAutoscaler")

@@ -7,15 +7,15 @@ prints it for the local cluster, which must have two ranks or more; --write puts
 
 import dataclasses
 import pathlib
-import re
 import sys
-import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "loadtest"))
+
+from exposition import families, scrape  # noqa: E402
+
 README = ROOT / "services/README.md"
 BEGIN, END = "<!-- metrics: made by tests/operations/metrics_table.py -->", "<!-- end of metrics -->"
-SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})? \S+$")
-LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="(?:[^"\\]|\\.)*"')
 TITLES = {
     "": "Every service",
     "grpc": "Every gRPC server",
@@ -37,24 +37,10 @@ class Metric:
     labels: set[str] = dataclasses.field(default_factory=set)
 
 
-def scrape(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        return answer.read().decode()
-
-
 def parse(text: str) -> dict[str, Metric]:
     """The families of one exposition, by name."""
-    metrics: dict[str, Metric] = {}
-    current = Metric("", "", "")
-    for line in text.splitlines():
-        if line.startswith("# HELP "):
-            name, help_text = line.removeprefix("# HELP ").split(" ", 1)
-            current = metrics[name] = Metric(name, "", help_text)
-        elif line.startswith("# TYPE "):
-            current.type = line.split(" ")[3]
-        elif match := SAMPLE.match(line):
-            current.labels |= set(LABEL.findall(match[2] or "")) - {"le"}
-    return metrics
+    return {name: Metric(name, family.type, family.documentation, {label for sample in family.samples for label in sample.labels} - {"le"})
+            for name, family in families(text).items()}
 
 
 def merge(expositions: list[str]) -> dict[str, Metric]:
