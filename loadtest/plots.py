@@ -56,18 +56,24 @@ def sweep(points: list[dict], path: pathlib.Path) -> None:
     save(figure, path)
 
 
-def memory(samples: dict[str, list[tuple[float, float]]], fits: dict, path: pathlib.Path) -> None:
-    """Resident memory of each process over time, with the line fitted after the warm-up."""
-    figure, axes = pyplot.subplots(figsize=(8, 4))
-    for name, points in samples.items():
-        (line,) = axes.plot([t / 60 for t, _ in points], [mib for _, mib in points], linewidth=1,
-                            label=f"{name}: {fits[name]['slope_mib_per_hour']:+.1f} ± {fits[name]['bound_mib_per_hour']:.1f} MiB/h")
-        begin, end, fit = fits[name]["from_s"], points[-1][0], fits[name]
-        axes.plot([begin / 60, end / 60], [fit["at_start_mib"] + fit["slope_mib_per_hour"] / 3600 * (t - begin) for t in (begin, end)],
-                  linestyle="--", linewidth=0.8, color=line.get_color())
-    axes.set_xlabel("minutes")
-    axes.set_ylabel("resident memory, MiB")
-    # Room for the legend above the highest line.
-    axes.set_ylim(0, 1.35 * max(mib for points in samples.values() for _, mib in points))
-    axes.legend(fontsize=7, ncol=2)
+def memory(report: dict, path: pathlib.Path) -> None:
+    """Resident memory of each process over time, and its heap at rest against the calls so far, from where the fit begins."""
+    figure, (resident, heap) = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    for name, points in report["resident_mib"].items():
+        (drawn,) = resident.plot([t / 60 for t, _ in points], [mib for _, mib in points], linewidth=1)
+        line = report["fits"][name].get("heap")
+        if line is None:
+            continue
+        kept = [(calls, amount) for calls, amount in report["at_rest"][name]["heap"] if calls >= line["first_call"]]
+        heap.plot([calls for calls, _ in kept], [(amount - line["at_first"]) / 1024 for _, amount in kept], marker="o", markersize=2, linewidth=1,
+                  color=drawn.get_color(), label=f"{name}: {line['per_call']:+.1f} ± {line['bound']:.1f} bytes a call")
+    first, last = kept[0][0], kept[-1][0]
+    heap.plot([first, last], [0, report["most_bytes_per_call"] * (last - first) / 1024], color="grey", linestyle="--", linewidth=0.8,
+              label=f"{report['most_bytes_per_call']:.0f} bytes a call, the most allowed")
+    resident.set_xlabel("minutes")
+    resident.set_ylabel("resident memory, MiB")
+    resident.set_yscale("log")
+    heap.set_xlabel("calls")
+    heap.set_ylabel("heap at rest, KiB from the first reading's")
+    heap.legend(fontsize=6)
     save(figure, path)

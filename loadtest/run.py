@@ -3,7 +3,8 @@
     loadtest/run chat                   one run as the scenario says
     loadtest/run chat --sweep           offered load from half of capacity to five times of it
     loadtest/run mixed --rolling        every service is upgraded in turn while the load runs
-    loadtest/run mixed --soak 10m       memory of every process over time
+    loadtest/run mixed --soak 10m       whether a process keeps anything of the calls it has answered
+    loadtest/run tiny --kinds 20000     the same of one kind of call at a time: cancelled, refused, cut off, ...
 
 Exit status: 0 all is well, 2 something that must hold does not (the ledger is broken, goodput falls, memory grows),
 1 the run could not be made, 130 interrupted. On failure and Ctrl-C the suite is taken down as well.
@@ -17,12 +18,12 @@ import sys
 
 try:
     import plots
-except ImportError as error:
-    sys.exit(f"error: {error}; `deploy/setup venv plot` installs it")
-import rolling
-import soak
-import sweep
-from suite_load import INTERRUPTED, ROOT, ClusterError, machine, run_load, scenario_path, suite
+    import rolling
+    import soak
+    import sweep
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error}; `deploy/setup venv test` installs it")
+from suite_load import INTERRUPTED, ROOT, ClusterError, check_generator, machine, run_load, scenario_path, suite
 
 DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -42,6 +43,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     kind.add_argument("--sweep", action="store_true", help="measure capacity, then offer from half of it to five times")
     kind.add_argument("--rolling", action="store_true", help="upgrade every service in turn under load")
     kind.add_argument("--soak", type=seconds, metavar="TIME", help="run for so long and watch memory")
+    kind.add_argument("--kinds", type=int, metavar="CALLS", help="so many calls of each kind, a tenth of them from bad clients, and watch memory")
     parser.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--decoders", type=int, default=1)
@@ -92,6 +94,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         scenario = scenario_path(arguments.scenario)
+        check_generator()
         out = (arguments.out or ROOT / "build/loadtest" / scenario.stem).resolve()
         out.mkdir(parents=True, exist_ok=True)
         say(machine())
@@ -102,7 +105,9 @@ def main() -> int:
             elif arguments.rolling:
                 code = rolling.run(cluster, scenario, out, arguments.rounds, load_flags(arguments), say)
             elif arguments.soak:
-                code = soak.run(cluster, scenario, out, arguments.soak, load_flags(arguments), say, sys.stderr)
+                code = soak.run(cluster, scenario, out, arguments.soak, load_flags(arguments), arguments.seed or 1, say, sys.stderr)
+            elif arguments.kinds:
+                code = soak.run_kinds(cluster, scenario, out, arguments.kinds, say)
             else:
                 code = run_once(cluster, scenario, out, arguments)
         print(machine())

@@ -1,110 +1,199 @@
-"""Runs a suite for long at a modest load and fits a line to the memory of each of its processes."""
+"""Shows of every process of a suite that it keeps nothing of the calls it has answered, under load for long or of one kind of call at a time."""
 
+import contextlib
 import json
-import math
 import pathlib
 import threading
 import time
+from collections.abc import Callable, Iterator
 
+import bad_clients
+import growth
+import grpc
+import held_memory
 import plots
-from suite_load import BROKEN, GOOD, machine, run_load
-from cluster import children  # after suite_load, which says where it is
+from suite_load import BROKEN, GOOD, ClusterError, commit, machine, run_load, scenario_path
 
 SAMPLE_S = 1.0
-# Left out of the fits: pools and caches fill.
-WARMUP_PART = 0.4
-# Of the samples, what is kept in the report.
-KEPT_EACH_S = 10
-# Memory is flat when, with 95 % confidence, it grows by less than this in an hour, or by less than a part of itself within the run.
-MOST_MIB_PER_HOUR = 1.0
-MOST_PART = 0.02
+# Of the samples of a run, so many are kept in the report.
+KEPT_SAMPLES = 120
+# Beside the load, one bad client of each kind comes so often.
+BAD_CLIENTS_S = 0.5
+# Requests a second of the kinds that the generator makes: few enough to be answered, and more than ever can be.
+MODEST_RATE, FLOOD_RATE = 100, 2000
+COUNTS = ("planned", "completed", "tokens", "readings", "kept_rows", "refused", "unserved")
 
 
-def resident_mib(pid: int) -> float | None:
-    try:
-        for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return None
+class Samples:
+    """Resident memory of every process, once a second from a thread of its own, for the picture."""
+
+    def __init__(self, cluster) -> None:
+        self.pids = {name: pid for name, (pid, _) in held_memory.processes(cluster).items()}
+        self.points: dict[str, list[tuple[float, float]]] = {name: [] for name in self.pids}
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Samples":
+        self.start = time.monotonic()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.done.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        while not self.done.wait(SAMPLE_S):
+            for name, pid in self.pids.items():
+                with contextlib.suppress(OSError):
+                    self.points[name].append((time.monotonic() - self.start, held_memory.resident_bytes(pid) / 2**20))
+
+    def thinned(self) -> dict[str, list[tuple[int, float]]]:
+        return {name: [(round(t), round(mib, 3)) for t, mib in points[:: max(1, len(points) // KEPT_SAMPLES)]]
+                for name, points in self.points.items()}
 
 
-def processes(cluster) -> dict[str, int]:
-    """Every process of the suite by name; a worker's ranks beside their supervisor."""
-    found = {}
-    for process in cluster.processes:
-        found[process.name] = process.pid
-        for rank, pid in enumerate(children(process.pid)):
-            found[f"{process.name} rank {rank}"] = pid
+class BadClients:
+    """One of each kind at intervals for the time of a `with`, from a thread of their own. `calls` are those made; a fault is raised at the end."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.calls, self.fault = address, 0, None
+        self.done = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "BadClients":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.done.set()
+        self.thread.join()
+        if self.fault is not None:
+            raise ClusterError(f"a call beside the load ended as it should not: {self.fault!r}") from self.fault
+
+    def _run(self) -> None:
+        try:
+            with grpc.insecure_channel(self.address) as channel:
+                while not self.done.wait(BAD_CLIENTS_S):
+                    self.calls += sum(once(self.address, channel) for once in bad_clients.KINDS.values())
+        except Exception as fault:  # raised where the load ends
+            self.fault = fault
+
+
+def readings(cluster, work: Callable[[int], int]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """For each process what it holds after each of growth.READINGS rounds, against the calls so far. `work(n)` does round n and says how many calls it was."""
+    calls, found = 0, {}
+    for number in range(growth.READINGS):
+        calls += work(number)
+        for name, held in held_memory.at_rest(cluster).items():
+            points = found.setdefault(name, {"heap": [], "resident": [], "descriptors": []})
+            for what in points:
+                if (amount := getattr(held, what)) is not None:
+                    points[what].append((calls, amount))
     return found
 
 
-def fit(points: list[tuple[float, float]]) -> dict:
-    """Least squares: the slope in MiB an hour, and how much it may be off either way with 95 % confidence.
-
-    Samples follow from each other, so the error is estimated from means of ten equal parts, which hardly do.
-    """
-    begin = points[-1][0] * WARMUP_PART
-    kept = [p for p in points if p[0] >= begin]
-    size = max(1, len(kept) // 10)
-    means = [(sum(t for t, _ in part) / len(part), sum(m for _, m in part) / len(part))
-             for part in (kept[i : i + size] for i in range(0, size * 10, size)) if part]
-    n = len(means)
-    middle_t, middle_m = sum(t for t, _ in means) / n, sum(m for _, m in means) / n
-    spread = sum((t - middle_t) ** 2 for t, _ in means)
-    slope = sum((t - middle_t) * (m - middle_m) for t, m in means) / spread if spread else 0.0
-    rest = sum((m - middle_m - slope * (t - middle_t)) ** 2 for t, m in means)
-    # 2.31: Student's t of 8 degrees of freedom.
-    bound = 2.31 * math.sqrt(rest / max(1, n - 2) / spread) if spread else 0.0
-    return {"from_s": begin, "at_start_mib": middle_m + slope * (begin - middle_t), "mean_mib": middle_m,
-            "slope_mib_per_hour": slope * 3600, "bound_mib_per_hour": bound * 3600}
+def lines(found: dict[str, dict[str, list[tuple[float, float]]]]) -> dict[str, dict[str, growth.Line]]:
+    return {name: {what: growth.fit(points) for what, points in amounts.items() if points} for name, amounts in found.items()}
 
 
-def grows(name: str, line: dict, seconds: float) -> str | None:
-    """Why this is no flat memory, if it is not."""
-    surely = line["slope_mib_per_hour"] - line["bound_mib_per_hour"]
-    within = surely * seconds * (1 - WARMUP_PART) / 3600
-    if surely <= MOST_MIB_PER_HOUR or within <= MOST_PART * line["mean_mib"]:
-        return None
-    return f"{name} grows by at least {surely:.1f} MiB an hour, {within:.1f} MiB of {line['mean_mib']:.0f} in this run"
+def faults(fits: dict[str, dict[str, growth.Line]]) -> list[str]:
+    """What has not been shown to stay as it is, a line each."""
+    found = [growth.fault(f"{what} of {name}", line) for name, amounts in fits.items() for what, line in amounts.items() if what == "heap"]
+    return [fault for fault in found if fault]
 
 
-def thinned(points: list[tuple[float, float]]) -> list[tuple[int, float]]:
-    each = int(KEPT_EACH_S / SAMPLE_S)
-    return [(round(t), round(mib, 3)) for t, mib in points[::each]]
+def table(fits: dict[str, dict[str, growth.Line]]) -> str:
+    rows = [f"{'':<22}{'heap, MiB':>10}{'bytes a call':>18}{'resident, MiB':>15}{'bytes a call':>18}{'descriptors':>13}"]
+    for name, amounts in fits.items():
+        cells = [f"{name:<22}"]
+        for what, width in (("heap", 10), ("resident", 15)):
+            line = amounts.get(what)
+            cells += [f"{'-':>{width}}{'-':>18}"] if line is None else [f"{line.mean / 2**20:>{width}.1f}{f'{line.per_call:+.1f} ± {line.bound:.1f}':>18}"]
+        rows.append("".join(cells) + f"{amounts['descriptors'].mean:>13.1f}")
+    return "\n".join(rows)
 
 
-def watch(cluster, samples: dict, done: threading.Event) -> None:
-    start = time.monotonic()
-    pids = processes(cluster)
-    while not done.wait(SAMPLE_S):
-        for name, pid in pids.items():
-            if (mib := resident_mib(pid)) is not None:
-                samples.setdefault(name, []).append((time.monotonic() - start, mib))
+def as_json(fits: dict[str, dict[str, growth.Line]]) -> dict:
+    return {name: {what: vars(line) for what, line in amounts.items()} for name, amounts in fits.items()}
 
 
-def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flags: list[str], say=lambda text: None, progress=None) -> int:
-    """GOOD when the ledger holds and no process's memory grows."""
-    samples: dict[str, list[tuple[float, float]]] = {}
-    done = threading.Event()
-    watcher = threading.Thread(target=watch, args=(cluster, samples, done))
-    watcher.start()
+def generate(cluster, scenario: pathlib.Path, out: pathlib.Path, number: int, flags: list[str], totals: dict, progress=None) -> int:
+    """One run of the generator, whose ledger must hold; adds to `totals` and returns how many requests it made."""
+    code, report = run_load(cluster, scenario, out, f"round-{number}", flags, progress)
+    if code != GOOD:
+        raise Broken(f"round {number}: the generator's ledger does not hold, see {out}/round-{number}.txt")
+    for name in COUNTS:
+        totals[name] = totals.get(name, 0) + report["ledger"].get(name, 0)
+    return report["ledger"]["planned"]
+
+
+class Broken(Exception):
+    """Something that must hold does not."""
+
+
+def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flags: list[str], seed: int = 1, say=lambda text: None, progress=None) -> int:
+    """GOOD when every ledger holds and every process is shown to be flat; the load is the scenario's, and bad clients."""
+    totals: dict[str, int] = {}
+
+    def work(number: int) -> int:
+        with BadClients(cluster.address) as others:
+            made = generate(cluster, scenario, out, number,
+                            [*flags, f"--duration={seconds / growth.READINGS}s", f"--seed={seed + number}"], totals, progress)
+        totals["bad_clients"] = totals.get("bad_clients", 0) + others.calls
+        return made + others.calls
+
+    begin = time.monotonic()
     try:
-        code, report = run_load(cluster, scenario, out, "soak", [*flags, f"--duration={seconds}s"], progress, timeout_s=seconds + 600)
-    finally:
-        done.set()
-        watcher.join()
-    fits = {name: fit(points) for name, points in samples.items()}
-    wrong = [why for name, line in fits.items() if (why := grows(name, line, seconds))]
-    say((out / "soak.txt").read_text().rstrip())
-    say(f"{'resident memory':<24}{'mean MiB':>10}{'MiB an hour':>20}")
-    for name, line in fits.items():
-        say(f"{name:<24}{line['mean_mib']:>10.1f}{line['slope_mib_per_hour']:>+12.2f} ± {line['bound_mib_per_hour']:.2f}")
+        with Samples(cluster) as samples:
+            found = readings(cluster, work)
+    except Broken as broken:
+        say(f"BROKEN: {broken}")
+        return BROKEN
+    fits = lines(found)
+    wrong = faults(fits)
+    say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()))
+    say(table(fits))
     for line in wrong:
         say(f"BROKEN: {line}")
-    (out / "memory.json").write_text(json.dumps({"scenario": scenario.stem, "seconds": seconds, "machine": machine(), "fits": fits, "wrong": wrong,
-                                                 "ledger": report["ledger"],
-                                                 "samples_mib": {name: thinned(points) for name, points in samples.items()}}) + "\n")
-    plots.memory(samples, fits, out / "memory.svg")
-    return BROKEN if wrong and code == GOOD else code
+    report = {"scenario": scenario.stem, "seconds": time.monotonic() - begin, "machine": machine(), "commit": commit(), "totals": totals,
+              "most_bytes_per_call": growth.MOST_BYTES_PER_CALL, "wrong": wrong, "fits": as_json(fits), "at_rest": found,
+              "resident_mib": samples.thinned()}
+    (out / "memory.json").write_text(json.dumps(report) + "\n")
+    plots.memory(report, out / "memory.svg")
+    return BROKEN if wrong else GOOD
+
+
+def kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int) -> Iterator[tuple[str, Callable[[int], int]]]:
+    """Each kind of call alone: its name, and a round of `calls` / growth.READINGS of them."""
+    each = max(1, calls // growth.READINGS)
+
+    def generator(name: str, path: pathlib.Path, rate: float, *flags: str) -> tuple[str, Callable[[int], int]]:
+        return name, lambda number: generate(cluster, path, out / name, number,
+                                             [f"--rate={rate}", f"--duration={each / rate}s", "--warmup=0s", f"--seed={number + 1}", *flags], {})
+
+    yield generator(scenario.stem, scenario, MODEST_RATE)
+    yield generator("short", scenario_path("saturation"), MODEST_RATE)
+    yield generator("flood", scenario_path("saturation"), FLOOD_RATE, "--retries=0")
+    for name, once in bad_clients.KINDS.items():
+        def work(_: int, once=once) -> int:
+            with grpc.insecure_channel(cluster.address) as channel:
+                return sum(once(cluster.address, channel) for _ in range(each // 10))
+        yield name, work
+
+
+def run_kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int, say=lambda text: None) -> int:
+    """Of each kind of call alone what every process keeps of it: `calls` from the generator, a tenth of bad clients."""
+    report, wrong = {}, []
+    for name, work in kinds(cluster, scenario, out, calls):
+        begin = time.monotonic()
+        found = readings(cluster, work)
+        fits = lines(found)
+        made = next(iter(found.values()))["resident"][-1][0]
+        say(f"{name}: {made:.0f} calls in {time.monotonic() - begin:.0f} s\n{table(fits)}")
+        wrong += [f"{name}: {fault}" for fault in faults(fits)]
+        report[name] = {"calls": made, "fits": as_json(fits), "at_rest": found}
+        (out / "kinds.json").write_text(json.dumps({"machine": machine(), "commit": commit(), "kinds": report, "wrong": wrong}) + "\n")
+    for line in wrong:
+        say(f"BROKEN: {line}")
+    return BROKEN if wrong else GOOD

@@ -33,6 +33,12 @@ def scenario_path(name: str) -> pathlib.Path:
     return path
 
 
+def check_generator() -> None:
+    """ClusterError without the load generator, so that nobody starts a suite for nothing."""
+    if not GENERATOR.exists():
+        raise ClusterError(f"{GENERATOR} is missing: run `deploy/setup build all`")
+
+
 @contextlib.contextmanager
 def suite(folder: pathlib.Path, model: pathlib.Path, ranks: int, decoders: int, port: int, dtype: str = "bfloat16",
           extra: dict[str, list[str]] | None = None, say=lambda text: None):
@@ -50,8 +56,7 @@ class Load:
 
     def __init__(self, target: str, scenario: pathlib.Path, folder: pathlib.Path, name: str = "load",
                  flags: list[str] | None = None, progress=None) -> None:
-        if not GENERATOR.exists():
-            raise ClusterError(f"{GENERATOR} is missing: run `deploy/setup build all`")
+        check_generator()
         folder.mkdir(parents=True, exist_ok=True)
         self.json, self.ledger, self.text = (folder / f"{name}{end}" for end in (".json", ".ledger.jsonl", ".txt"))
         self.json.unlink(missing_ok=True)
@@ -122,3 +127,9 @@ def machine() -> str:
     model = next((line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
                   if line.startswith("model name")), platform.machine())
     return f"{os.cpu_count()} x {model}, load average {os.getloadavg()[0]:.1f}"
+
+
+def commit() -> str:
+    """Which sources these are, "-dirty" if they were changed since; "" outside of a clone."""
+    found = subprocess.run(["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=ROOT, capture_output=True, text=True)
+    return found.stdout.strip()

@@ -1,0 +1,82 @@
+"""Clients that no service should remember: they come and go, change their minds, hang up, ask for what is not there."""
+
+import itertools
+import socket
+from collections.abc import Callable
+
+import grpc
+from sextant.v1 import capture_pb2, capture_pb2_grpc, inference_pb2, inference_pb2_grpc, types_pb2
+
+TIMEOUT_S = 60
+# Each a connection of its own; otherwise gRPC would share one.
+ALONE = [("grpc.use_local_subchannel_pool", 1)]
+GENERATE = "/sextant.v1.InferenceService/Generate"
+# Expected of a refusal; anything else is a fault of the suite.
+REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+
+
+class Unexpected(Exception):
+    """A call ended as it should not have."""
+
+
+def _request(new_tokens: int) -> inference_pb2.GenerateRequest:
+    request = inference_pb2.GenerateRequest(max_new_tokens=new_tokens, ignore_eos=True,
+                                            lens=types_pb2.LensSettings(sites=[types_pb2.SITE_RESID_POST]))
+    request.token_ids.ids.extend(range(5, 13))
+    return request
+
+
+def connect(address: str, _: grpc.Channel) -> int:
+    """A connection for one small call, and one that says nothing."""
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), TIMEOUT_S).close()
+    with grpc.insecure_channel(address, ALONE) as channel:
+        inference_pb2_grpc.InferenceServiceStub(channel).GetModel(inference_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+    return 1
+
+
+def cancel(_: str, channel: grpc.Channel) -> int:
+    """A long generation with readings, cancelled after its first two events."""
+    call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
+    for _ in itertools.islice(call, 2):
+        pass
+    call.cancel()
+    return 1
+
+
+def hang_up(address: str, _: grpc.Channel) -> int:
+    """As `cancel`, with the connection closed under the call."""
+    channel = grpc.insecure_channel(address, ALONE)
+    call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
+    for _ in itertools.islice(call, 2):
+        pass
+    channel.close()
+    return 1
+
+
+def refuse(_: str, channel: grpc.Channel) -> int:
+    """Four calls that cannot be answered: no such vector, no such capture, too much at once, bytes that are no message."""
+    stub = inference_pb2_grpc.InferenceServiceStub(channel)
+    unknown = _request(1)
+    unknown.interventions.add(vector="no-such-vector", strength=1)
+    raw = channel.unary_stream(GENERATE, request_serializer=bytes, response_deserializer=bytes)
+    calls: list[Callable[[], object]] = [
+        lambda: list(stub.Generate(unknown, timeout=TIMEOUT_S)),
+        lambda: capture_pb2_grpc.CaptureServiceStub(channel).GetCapture(
+            capture_pb2.GetCaptureRequest(name="captures/" + 32 * "0"), timeout=TIMEOUT_S),
+        lambda: list(stub.Generate(_request(1 << 30), timeout=TIMEOUT_S)),
+        lambda: list(raw(b"\xff\xff\xff", timeout=TIMEOUT_S)),
+    ]
+    for call in calls:
+        try:
+            call()
+        except grpc.RpcError as error:
+            if error.code() not in REFUSED:
+                raise Unexpected(f"{error.code()}: {error.details()}") from error
+        else:
+            raise Unexpected("answered OK what cannot be answered")
+    return len(calls)
+
+
+# By name: what does it once, given an address and a connection that stays; returns how many calls that is.
+KINDS: dict[str, Callable[[str, grpc.Channel], int]] = {"connect": connect, "cancel": cancel, "hang_up": hang_up, "refuse": refuse}

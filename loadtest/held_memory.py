@@ -1,0 +1,73 @@
+"""What each process of a suite holds: heap in use, resident memory, descriptors; read while nothing is under way."""
+
+import dataclasses
+import pathlib
+import re
+import time
+
+import exposition
+from cluster import Cluster, ClusterError
+
+# After its last call a suite is at rest within this time: rows are read, streams have ended, connections are closed.
+REST_TIMEOUT_S = 60
+# Probes and scrapes allocate as well: of several readings the least is what stays.
+READINGS = 8
+READING_S = 0.1
+RESIDENT = re.compile(r"^(?:RssAnon|RssShmem):\s+(\d+) kB$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """Of one process. `heap` is None where there is no /metrics: a worker's supervisor."""
+
+    heap: float | None
+    resident: float
+    descriptors: int
+
+
+def processes(cluster: Cluster) -> dict[str, tuple[int, int | None]]:
+    """Process id and HTTP port of every process by name, a worker's ranks beside their supervisor."""
+    found: dict[str, tuple[int, int | None]] = {}
+    for process in cluster.processes:
+        ranks = process.ranks()
+        found[process.name] = process.pid, None if ranks else process.http
+        for rank, pid in ranks:
+            found[f"{process.name} rank {rank}"] = pid, process.http + rank
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that is in use and not a file's, which the kernel can drop."""
+    return 1024 * sum(int(kib) for kib in RESIDENT.findall(pathlib.Path(f"/proc/{pid}/status").read_text()))
+
+
+def under_way(cluster: Cluster) -> dict[str, float]:
+    """What keeps the suite from being at rest."""
+    names = {"gateway": ["sextant_gateway_requests_in_flight"],
+             "capture": ["sextant_capture_captures", "sextant_capture_followers", "sextant_capture_leases"],
+             "shard_worker": ["sextant_worker_running_sequences", "sextant_worker_waiting_sequences", "sextant_worker_sealing_sequences",
+                              "sextant_worker_ring_used_bytes"]}
+    found = {}
+    for process in cluster.processes:
+        if process.binary in names:
+            text = exposition.scrape(process.http)
+            found |= {name: exposition.value(text, name) for name in names[process.binary]}
+    return {name: value for name, value in found.items() if value}
+
+
+def at_rest(cluster: Cluster) -> dict[str, Held]:
+    """What every process holds once nothing is under way. ClusterError when that does not come."""
+    deadline = time.monotonic() + REST_TIMEOUT_S
+    while left := under_way(cluster):
+        if time.monotonic() > deadline:
+            raise ClusterError(f"the suite is not at rest {REST_TIMEOUT_S} s after its last call: {left}")
+        time.sleep(0.05)
+    heaps: dict[str, list[float]] = {}
+    found = processes(cluster)
+    for _ in range(READINGS):
+        for name, (_, port) in found.items():
+            if port is not None:
+                heaps.setdefault(name, []).append(exposition.value(exposition.scrape(port), "process_heap_bytes"))
+        time.sleep(READING_S)
+    return {name: Held(min(heaps[name]) if name in heaps else None, resident_bytes(pid), len(list(pathlib.Path(f"/proc/{pid}/fd").iterdir())))
+            for name, (pid, _) in found.items()}
