@@ -99,6 +99,43 @@ TEST_P(BackendRowsTest, RecordsRowsAndTheirRms) {
   }
 }
 
+// A capture's way: rows of many steps into one ring, in places of any order, looked at from the host and from
+// another stream.
+TEST_P(BackendRowsTest, RecordedRowsAreThereForWhateverComesAfter) {
+  constexpr int64_t kCols = 24, kSlots = 40;
+  auto ring = *backend().Allocate(kSlots * kCols * 2, MemoryKind::kPinned);
+  auto copying = NewStream();
+  auto recorded = NewEvent();
+  for (const bool step : {false, true}) {
+    for (int32_t round = 0; round < 4; ++round) {
+      const HostTensor values = Random(DType::kBF16, 12, kCols);
+      const Tensor activation = Upload(values);
+      backend().Zero(stream(), ring.data(), kSlots * kCols * 2);
+      std::vector<RecordEntry> entries;
+      for (int32_t i = 0; i < 5 + round; ++i) {
+        entries.push_back({(i + round) % 12, ((i * 17 + round) % kSlots) * kCols * 2});
+      }
+      if (step) backend().BeginStep(stream());
+      for (const RecordEntry& entry : entries)
+        backend().RecordRows(stream(), activation, {entry}, DType::kBF16, ring.data());
+      backend().Zero(stream(), activation.data, 12 * kCols * 2);
+      if (step) backend().EndStep(stream());
+      backend().RecordEvent(stream(), *recorded);
+      backend().WaitEvent(*copying, *recorded);
+      HostTensor copied(DType::kBF16, kSlots, kCols);
+      backend().Copy(*copying, copied.view().data, ring.data(), kSlots * kCols * 2);
+      ASSERT_EQ(backend().Synchronize(*copying), absl::OkStatus());
+      HostTensor expected(DType::kBF16, kSlots, kCols);
+      for (const RecordEntry& entry : entries) {
+        for (int64_t c = 0; c < kCols; ++c) {
+          expected.view().Set(entry.offset / (kCols * 2), c, values.At(entry.row, c));
+        }
+      }
+      ExpectSameBits(copied, expected);
+    }
+  }
+}
+
 TEST_P(BackendRowsTest, ReadsRowsThroughTheLens) {
   for (const DType dtype : kDTypes) {
     const LensCase lens_case({.group_sizes = {3, 1, 9},

@@ -113,7 +113,7 @@ DeviceProfile CudaProfile(int64_t memory_bytes) {
           .memory_bytes = memory_bytes,
           .runtime_bytes = 704 * kMiB,
           .collective_bytes = 512 * kMiB,
-          .capture_staging_bytes = 64 * kMiB,
+          .capture_staging_bytes = cuda::kCaptureStagingBytes,
           .kept_free = 0.03};
 }
 

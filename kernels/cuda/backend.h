@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/limits.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/step.h"
 
@@ -18,6 +19,9 @@ struct CudaBackendOptions {
   // (as many bytes pinned).
   int64_t workspace_bytes = int64_t{16} << 20;
   int64_t argument_bytes = int64_t{4} << 20;
+  // Of each stream that records rows into pinned memory, on the device; made by its first RecordRows or
+  // RecordRms, be it without entries.
+  int64_t capture_staging_bytes = cuda::kCaptureStagingBytes;
 };
 
 // Operations whose row is reduced in an order of the library's choosing: results are the same within

@@ -15,7 +15,6 @@ namespace sextant {
 namespace cuda {
 namespace {
 
-CudaStream& AsStream(Stream& stream) { return static_cast<CudaStream&>(stream); }
 CudaEvent& AsEvent(Event& event) { return static_cast<CudaEvent&>(event); }
 
 }  // namespace
@@ -25,6 +24,8 @@ void DeviceBackend::Keep(CudaStream& stream, const absl::Status& status) {
 }
 
 absl::Status DeviceBackend::FlushStep(CudaStream& stream) {
+  // What is launched together ends together: a graph must not leave work behind on another stream.
+  SEXTANT_RETURN_IF_ERROR(QueueArrival(stream));
   SEXTANT_ASSIGN_OR_RETURN(ArgumentRing * ring, stream.arguments());
   return stream.step.Flush(context_->allocator, *ring, stream.handle());
 }
@@ -32,36 +33,47 @@ absl::Status DeviceBackend::FlushStep(CudaStream& stream) {
 CudaStream& DeviceBackend::Interrupt(Stream& stream) {
   Enter();
   CudaStream& self = AsStream(stream);
-  if (self.step.collecting()) Keep(self, FlushStep(self));
+  Keep(self, self.step.collecting() ? FlushStep(self) : QueueArrival(self));
   return self;
+}
+
+absl::Status DeviceBackend::MakeWay(CudaStream& stream, const LaunchKey& key, int64_t argument_bytes) {
+  if (stream.made_staging() != nullptr && stream.made_staging()->IsUnderWayTo(key.touched())) {
+    SEXTANT_RETURN_IF_ERROR(QueueArrival(stream));
+  }
+  if (!stream.step.collecting() && argument_bytes == 0) return absl::OkStatus();
+  SEXTANT_ASSIGN_OR_RETURN(const ArgumentRing* const ring, stream.arguments());
+  if (argument_bytes > ring->capacity()) {
+    return absl::ResourceExhaustedError(absl::StrCat("an operation with ", argument_bytes,
+                                                     " bytes of row lists; the backend takes ",
+                                                     ring->capacity(), " (argument_bytes / 4)"));
+  }
+  const bool fits = stream.step.argument_bytes() + Step::RoundedUp(argument_bytes) <= ring->capacity();
+  return stream.step.collecting() && !fits ? FlushStep(stream) : absl::OkStatus();
+}
+
+absl::Status DeviceBackend::Put(CudaStream& stream, const LaunchKey& key, std::vector<char> arguments,
+                                Launcher launcher) {
+  if (stream.step.collecting()) {
+    stream.step.Add(key, std::move(arguments), std::move(launcher));
+    return absl::OkStatus();
+  }
+  if (arguments.empty()) return launcher(stream.handle(), nullptr);
+  const auto bytes = static_cast<int64_t>(arguments.size());
+  SEXTANT_ASSIGN_OR_RETURN(ArgumentRing* const ring, stream.arguments());
+  SEXTANT_ASSIGN_OR_RETURN(char* const staged, ring->Stage(bytes, stream.handle()));
+  std::memcpy(staged, arguments.data(), arguments.size());
+  SEXTANT_ASSIGN_OR_RETURN(const char* const sent, ring->Send(bytes, stream.handle()));
+  return launcher(stream.handle(), sent);
 }
 
 void DeviceBackend::Queue(Stream& stream, const LaunchKey& key, std::vector<char> arguments,
                           Launcher launcher) {
   Enter();
   CudaStream& self = AsStream(stream);
-  const auto queue = [&]() -> absl::Status {
-    const auto bytes = static_cast<int64_t>(arguments.size());
-    if (!self.step.collecting() && bytes == 0) return launcher(self.handle(), nullptr);
-    SEXTANT_ASSIGN_OR_RETURN(ArgumentRing * ring, self.arguments());
-    if (bytes > ring->capacity()) {
-      return absl::ResourceExhaustedError(absl::StrCat("an operation with ", bytes,
-                                                       " bytes of row lists; the backend takes ",
-                                                       ring->capacity(), " (argument_bytes / 4)"));
-    }
-    if (self.step.collecting()) {
-      if (self.step.argument_bytes() + Step::RoundedUp(bytes) > ring->capacity()) {
-        SEXTANT_RETURN_IF_ERROR(FlushStep(self));
-      }
-      self.step.Add(key, std::move(arguments), std::move(launcher));
-      return absl::OkStatus();
-    }
-    SEXTANT_ASSIGN_OR_RETURN(char* const staged, ring->Stage(bytes, self.handle()));
-    std::memcpy(staged, arguments.data(), arguments.size());
-    SEXTANT_ASSIGN_OR_RETURN(const char* const sent, ring->Send(bytes, self.handle()));
-    return launcher(self.handle(), sent);
-  };
-  Keep(self, queue());
+  absl::Status status = MakeWay(self, key, static_cast<int64_t>(arguments.size()));
+  if (status.ok()) status = Put(self, key, std::move(arguments), std::move(launcher));
+  Keep(self, status);
 }
 
 void DeviceBackend::QueueKernel(Stream& stream, const LaunchKey& key,
@@ -132,7 +144,7 @@ void DeviceBackend::Zero(Stream& stream, void* to, int64_t bytes) {
               [=](cudaStream_t on) { return cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), on); });
 }
 
-void DeviceBackend::BeginStep(Stream& stream) { AsStream(stream).step.Begin(); }
+void DeviceBackend::BeginStep(Stream& stream) { Interrupt(stream).step.Begin(); }
 
 void DeviceBackend::EndStep(Stream& stream) { Interrupt(stream).step.End(); }
 
@@ -169,6 +181,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> MakeCudaBackend(int ordinal, const 
   auto context = std::make_unique<cuda::DeviceContext>(ordinal);
   context->argument_bytes = options.argument_bytes;
   context->workspace_bytes = options.workspace_bytes;
+  context->capture_staging_bytes = options.capture_staging_bytes;
   context->processors = std::max(properties.multiProcessorCount, 1);
   SEXTANT_ASSIGN_OR_RETURN(std::unique_ptr<cuda::MatMuls> matmuls, cuda::MatMuls::Make());
   const std::string name = absl::StrCat("cuda:", ordinal, " (", properties.name, ")");

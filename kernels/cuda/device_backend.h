@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lens.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/stream.h"
@@ -65,7 +66,9 @@ class DeviceBackend final : public CudaBackend {
  private:
   // Makes the device the calling thread's: it is a property of the thread.
   void Enter() { context_->Check(cudaSetDevice(context_->ordinal), "choosing the device"); }
-  // Enters, and launches what a step has collected: for work that cannot be part of a graph.
+  static CudaStream& AsStream(Stream& stream) { return static_cast<CudaStream&>(stream); }
+  // Enters, and launches what a step has collected, recorded rows' arrival included: for work that cannot be
+  // part of a graph, or may look at any memory.
   CudaStream& Interrupt(Stream& stream);
   // Keeps an error for whoever waits for the stream.
   static void Keep(CudaStream& stream, const absl::Status& status);
@@ -74,6 +77,19 @@ class DeviceBackend final : public CudaBackend {
   // A launch of one kernel that reads no arguments.
   void QueueKernel(Stream& stream, const LaunchKey& key, std::function<cudaError_t(cudaStream_t)> launch);
   absl::Status FlushStep(CudaStream& stream);
+  // What Queue does: first it sees to it that the operation finds what it touches and has room in the
+  // collected step, which may launch what came before; then it queues the operation itself.
+  absl::Status MakeWay(CudaStream& stream, const LaunchKey& key, int64_t argument_bytes);
+  absl::Status Put(CudaStream& stream, const LaunchKey& key, std::vector<char> arguments, Launcher launcher);
+  // Recorded rows that are under way have arrived before what is queued next.
+  absl::Status QueueArrival(CudaStream& stream);
+  using RecordLauncher = std::function<cudaError_t(const RecordPlaces& places, cudaStream_t stream)>;
+  void QueueRecord(Stream& stream, LaunchKey key, const std::vector<RecordEntry>& entries, int64_t row_bytes,
+                   void* ring, RecordLauncher launch);
+  // To places within `host`, pinned memory.
+  absl::Status QueueStaged(CudaStream& stream, LaunchKey key, const std::vector<RecordEntry>& entries,
+                           int64_t row_bytes, const RecordPlaces& places, const MemoryRange& host,
+                           RecordLauncher launch);
   // Scratch memory that stays where it is while a step that uses it is collected.
   absl::StatusOr<float*> ScratchFor(CudaStream& stream, int64_t bytes);
   void QueueProduct(Stream& stream, const Product& product, const ProductWorkspace& workspace);

@@ -22,8 +22,6 @@ namespace {
 // Rows of a product whose result needs another step (bias, rounding) pass through this much scratch.
 constexpr int64_t kProductScratchBytes = int64_t{8} << 20;
 
-CudaStream& AsStream(Stream& stream) { return static_cast<CudaStream&>(stream); }
-
 std::vector<char> BytesOf(const std::vector<int32_t>& values) {
   std::vector<char> bytes(values.size() * sizeof(int32_t));
   if (!bytes.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
@@ -286,42 +284,13 @@ void DeviceBackend::Steer(Stream& stream, Tensor activation, std::vector<SteerEn
   SEXTANT_CHECK_LE(activation.cols, kMaxSteeredWidth);
   const SteerCapacity capacity = SteerCapacityFor(entries, AsStream(stream).step.collecting());
   if (capacity.rows == 0) return;
-  Queue(stream, LaunchKey("steer").Add(activation).Add(capacity.rows).Add(capacity.items).Add(capacity.uses),
-        LayOutSteering(entries, capacity), [=](cudaStream_t on, const char* arguments) {
-          return ToStatus(
-              cuda::Steer(activation, reinterpret_cast<const SteerList*>(arguments), capacity, on),
-              "steering");
-        });
-}
-
-void DeviceBackend::RecordRows(Stream& stream, Tensor activation, std::vector<RecordEntry> entries,
-                               DType dtype, void* ring) {
-  shapes::CheckRecord(activation, entries);
-  for (const RecordEntry& entry : entries) SEXTANT_CHECK_EQ(entry.offset % SizeOf(dtype), 0);
-  const int32_t capacity =
-      CapacityFor(static_cast<int64_t>(entries.size()), AsStream(stream).step.collecting());
-  if (capacity == 0) return;
-  Queue(stream, LaunchKey("record").Add(activation).Add(capacity).Add(dtype).Add(ring),
-        LayOutRecords(entries, capacity), [=](cudaStream_t on, const char* arguments) {
-          return ToStatus(cuda::RecordRows(activation, reinterpret_cast<const RecordList*>(arguments),
-                                           capacity, dtype, ring, on),
-                          "recording");
-        });
-}
-
-void DeviceBackend::RecordRms(Stream& stream, Tensor activation, float eps, std::vector<RecordEntry> entries,
-                              void* ring) {
-  shapes::CheckRecord(activation, entries);
-  for (const RecordEntry& entry : entries) SEXTANT_CHECK_EQ(entry.offset % SizeOf(DType::kF32), 0);
-  const int32_t capacity =
-      CapacityFor(static_cast<int64_t>(entries.size()), AsStream(stream).step.collecting());
-  if (capacity == 0) return;
-  Queue(stream, LaunchKey("rms").Add(activation).Add(eps).Add(capacity).Add(ring),
-        LayOutRecords(entries, capacity), [=](cudaStream_t on, const char* arguments) {
-          return ToStatus(cuda::RecordRms(activation, eps, reinterpret_cast<const RecordList*>(arguments),
-                                          capacity, ring, on),
-                          "recording");
-        });
+  LaunchKey key("steer");
+  key.Add(activation).Add(capacity.rows).Add(capacity.items).Add(capacity.uses);
+  for (const SteerEntry& entry : entries) key.Touch(entry.direction.data);
+  Queue(stream, key, LayOutSteering(entries, capacity), [=](cudaStream_t on, const char* arguments) {
+    return ToStatus(cuda::Steer(activation, reinterpret_cast<const SteerList*>(arguments), capacity, on),
+                    "steering");
+  });
 }
 
 absl::StatusOr<DeviceLens*> DeviceBackend::TheLens() {

@@ -46,12 +46,36 @@ struct RecordList {
   int32_t unused[3];
   // RecordItem [capacity] follows.
 };
-// Writes each row to ring + offset as `dtype`, F32 or BF16. The ring is device or pinned memory.
-cudaError_t RecordRows(Tensor activation, const RecordList* list, int32_t capacity, DType dtype, void* ring,
-                       cudaStream_t stream);
+// A row that waits in a chunk of device memory to be sent where it belongs.
+struct StagedRow {
+  char* to;        // null: there is none
+  int32_t offset;  // of its bytes in the chunk
+  int32_t bytes;
+};
+// Rows of a chunk: bytes from the chunk's start, StagedRows from its end, so row i is rows[-i].
+struct StagedRows {
+  char* chunk = nullptr;
+  StagedRow* rows = nullptr;
+  int32_t offset = 0;  // of the first row's bytes
+  int32_t stride = 0;  // from one row's bytes to the next's, a multiple of 16
+};
+// Which rows are recorded, and where to.
+struct RecordPlaces {
+  const RecordList* list = nullptr;
+  int32_t first = 0;     // of its items
+  int32_t capacity = 0;  // items from there that the launch has room for
+  char* ring = nullptr;
+  // With a chunk: rows are written there, one for each item there is room for, and sent by SendRows.
+  // Without, they are written to their places, device or pinned memory.
+  StagedRows staged;
+};
+// Writes each row to ring + offset as `dtype`, F32 or BF16.
+cudaError_t RecordRows(Tensor activation, DType dtype, const RecordPlaces& places, cudaStream_t stream);
 // Writes each row's sqrt(mean(x^2) + eps), F32.
-cudaError_t RecordRms(Tensor activation, float eps, const RecordList* list, int32_t capacity, void* ring,
-                      cudaStream_t stream);
+cudaError_t RecordRms(Tensor activation, float eps, const RecordPlaces& places, cudaStream_t stream);
+// Sends `count` staged rows to their places in the host's memory. Takes a small part of the device, for as
+// long as the bus takes.
+cudaError_t SendRows(const StagedRows& staged, int32_t count, cudaStream_t stream);
 
 // ---- steering
 

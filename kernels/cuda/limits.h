@@ -12,6 +12,9 @@ namespace sextant::cuda {
 inline constexpr int64_t kMostHeadDim = 256;
 inline constexpr int64_t kMostVocab = 48 * 1024 * 8;  // of a lens; sampling takes more
 
+// Device memory that recorded rows pass through on their way to the host, of each stream that records.
+inline constexpr int64_t kCaptureStagingBytes = int64_t{64} << 20;
+
 // The numbers of one device's share of a model that a kernel depends on.
 struct ShardShape {
   DType dtype = DType::kBF16;  // of matrices, keys and values

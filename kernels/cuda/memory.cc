@@ -13,8 +13,8 @@
 namespace sextant::cuda {
 namespace {
 
-constexpr const char* kPurposeNames[kPurposeCount] = {"weights", "buffers", "workspace", "arguments",
-                                                      "pinned"};
+constexpr const char* kPurposeNames[kPurposeCount] = {"weights",   "buffers",         "workspace",
+                                                      "arguments", "capture staging", "pinned"};
 
 double ToGib(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
@@ -54,7 +54,7 @@ absl::StatusOr<Buffer> Allocator::Allocate(int64_t bytes, Purpose purpose) {
     int64_t& peak = account_->numbers.peak_bytes[static_cast<int>(purpose)];
     used += bytes;
     peak = std::max(peak, used);
-    account_->buffers[reinterpret_cast<uintptr_t>(memory)] = static_cast<int64_t>(size);
+    account_->buffers[reinterpret_cast<uintptr_t>(memory)] = {static_cast<int64_t>(size), purpose};
   }
   return Buffer(memory, bytes, [account = account_, ordinal = ordinal_, bytes, purpose](void* freed) {
     {
@@ -68,13 +68,24 @@ absl::StatusOr<Buffer> Allocator::Allocate(int64_t bytes, Purpose purpose) {
   });
 }
 
-bool Allocator::Owns(const void* memory) const {
+const std::pair<const uintptr_t, Allocator::Held>* Allocator::Account::Find(const void* memory) const {
   const auto address = reinterpret_cast<uintptr_t>(memory);
+  const auto next = buffers.upper_bound(address);
+  if (next == buffers.begin()) return nullptr;
+  const auto found = std::prev(next);
+  return address < found->first + static_cast<uintptr_t>(found->second.bytes) ? &*found : nullptr;
+}
+
+bool Allocator::Owns(const void* memory) const {
   absl::MutexLock lock(&account_->mutex);
-  const auto next = account_->buffers.upper_bound(address);
-  if (next == account_->buffers.begin()) return false;
-  const auto& [start, bytes] = *std::prev(next);
-  return address < start + static_cast<uintptr_t>(bytes);
+  return account_->Find(memory) != nullptr;
+}
+
+std::optional<MemoryRange> Allocator::FindPinned(const void* memory) const {
+  absl::MutexLock lock(&account_->mutex);
+  const auto* const found = account_->Find(memory);
+  if (found == nullptr || found->second.purpose != Purpose::kPinned) return std::nullopt;
+  return MemoryRange{found->first, found->first + static_cast<uintptr_t>(found->second.bytes)};
 }
 
 MemoryAccount Allocator::account() const {

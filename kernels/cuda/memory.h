@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -19,9 +21,10 @@ enum class Purpose {
   kBuffers,    // Allocate on the device: KV cache, activations, rings
   kWorkspace,  // the backend's own: products, attention, lens
   kArguments,  // what operations read from the host: row lists, steering
+  kStaging,    // recorded rows on their way to the host
   kPinned,     // host memory: Allocate, and staging
 };
-inline constexpr int kPurposeCount = 5;
+inline constexpr int kPurposeCount = 6;
 
 // Bytes in use now and at most so far, by purpose.
 struct MemoryAccount {
@@ -30,7 +33,17 @@ struct MemoryAccount {
 
   int64_t of(Purpose purpose) const { return bytes[static_cast<int>(purpose)]; }
   int64_t device_bytes() const {
-    return of(Purpose::kWeights) + of(Purpose::kBuffers) + of(Purpose::kWorkspace) + of(Purpose::kArguments);
+    return of(Purpose::kWeights) + of(Purpose::kBuffers) + of(Purpose::kWorkspace) + of(Purpose::kArguments) +
+           of(Purpose::kStaging);
+  }
+};
+
+struct MemoryRange {
+  uintptr_t begin = 0, end = 0;
+
+  bool Holds(const void* memory) const {
+    const auto address = reinterpret_cast<uintptr_t>(memory);
+    return address >= begin && address < end;
   }
 };
 
@@ -46,12 +59,22 @@ class Allocator {
   MemoryAccount account() const;
   // Whether `memory` is in a buffer of this allocator that is alive.
   bool Owns(const void* memory) const;
+  // The pinned buffer of this allocator that `memory` is in, if it is in one.
+  std::optional<MemoryRange> FindPinned(const void* memory) const;
 
  private:
+  struct Held {
+    int64_t bytes = 0;
+    Purpose purpose = Purpose::kBuffers;
+  };
   struct Account {
     mutable absl::Mutex mutex;
     MemoryAccount numbers ABSL_GUARDED_BY(mutex);
-    std::map<uintptr_t, int64_t> buffers ABSL_GUARDED_BY(mutex);  // bytes, by address
+    std::map<uintptr_t, Held> buffers ABSL_GUARDED_BY(mutex);  // by address
+
+    // The buffer that `memory` is in, or null.
+    const std::pair<const uintptr_t, Held>* Find(const void* memory) const
+        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   };
   std::string Describe() const;
 

@@ -1,4 +1,4 @@
-// Gathers rows of an activation into the capture ring, and their root mean squares.
+// Gathers rows of an activation, and their root mean squares, for a capture; sends them to the host.
 #include <type_traits>
 
 #include "kernels/cuda/device.h"
@@ -12,9 +12,26 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 4;                 // elements a thread moves at once where addresses allow
 constexpr int kCols = kThreads * kVector;  // of one block
+// Enough to keep a PCIe 5 bus busy: 64 KiB of loads in flight. The rest of the device is for others.
+constexpr int32_t kSendBlocks = 16;
 
-__device__ __forceinline__ const RecordItem& ItemOf(const RecordList* list, unsigned index) {
-  return reinterpret_cast<const RecordItem*>(list + 1)[index];
+// The block's item, or null without one.
+__device__ __forceinline__ const RecordItem* ItemOf(const RecordPlaces& places, unsigned index) {
+  const unsigned at = static_cast<unsigned>(places.first) + index;
+  if (at >= static_cast<unsigned>(places.list->count)) return nullptr;
+  return reinterpret_cast<const RecordItem*>(places.list + 1) + at;
+}
+
+// Where the block's `bytes` are to be written: in the chunk, which one thread then tells what they are, or at
+// their place. Not to be used without an item.
+__device__ __forceinline__ char* PlaceOf(const RecordPlaces& places, const RecordItem* item, unsigned index,
+                                         int64_t bytes, bool tells) {
+  char* const to = item == nullptr ? nullptr : places.ring + item->offset;
+  const StagedRows& staged = places.staged;
+  if (staged.chunk == nullptr) return to;
+  const int32_t offset = staged.offset + static_cast<int32_t>(index) * staged.stride;
+  if (tells) *(staged.rows - index) = {to, offset, static_cast<int32_t>(bytes)};
+  return staged.chunk + offset;
 }
 
 __device__ __forceinline__ void LoadFour(const float* from, float* to) {
@@ -44,15 +61,16 @@ __device__ __forceinline__ bool IsVectorAligned(const T* memory) {
   return reinterpret_cast<uintptr_t>(memory) % (kVector * sizeof(T)) == 0;
 }
 
-// One block for each item and kCols of its columns. The ring may be the host's memory: whole vectors make
-// whole transactions on the bus.
+// One block for each item and kCols of its columns.
 template <typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
-    RecordRowsKernel(const In* in, int64_t stride, int64_t cols, const RecordList* list, char* ring) {
-  if (blockIdx.x >= static_cast<unsigned>(list->count)) return;
-  const RecordItem item = ItemOf(list, blockIdx.x);
-  const In* const row = in + item.row * stride;
-  Out* const to = reinterpret_cast<Out*>(ring + item.offset);
+    RecordRowsKernel(const In* in, int64_t stride, int64_t cols, RecordPlaces places) {
+  const RecordItem* const item = ItemOf(places, blockIdx.x);
+  Out* const to =
+      reinterpret_cast<Out*>(PlaceOf(places, item, blockIdx.x, cols * static_cast<int64_t>(sizeof(Out)),
+                                     blockIdx.y == 0 && threadIdx.x == 0));
+  if (item == nullptr) return;
+  const In* const row = in + item->row * stride;
   const int64_t first = static_cast<int64_t>(blockIdx.y) * kCols;
   if (IsVectorAligned(row) && IsVectorAligned(to)) {
     const int64_t col = first + static_cast<int64_t>(threadIdx.x) * kVector;
@@ -72,51 +90,81 @@ __global__ void __launch_bounds__(kThreads)
 
 // One block an item.
 template <typename In>
-__global__ void __launch_bounds__(kThreads) RecordRmsKernel(const In* in, int64_t stride, int64_t cols,
-                                                            float eps, const RecordList* list, char* ring) {
+__global__ void __launch_bounds__(kThreads)
+    RecordRmsKernel(const In* in, int64_t stride, int64_t cols, float eps, RecordPlaces places) {
   SEXTANT_SHARED(float, partial, [kThreads / 32]);
-  if (blockIdx.x >= static_cast<unsigned>(list->count)) return;
-  const RecordItem item = ItemOf(list, blockIdx.x);
-  const In* const row = in + item.row * stride;
+  const RecordItem* const item = ItemOf(places, blockIdx.x);
+  auto* const to =
+      reinterpret_cast<float*>(PlaceOf(places, item, blockIdx.x, sizeof(float), threadIdx.x == 0));
+  if (item == nullptr) return;
+  const In* const row = in + item->row * stride;
   float squares = 0;
   for (int64_t i = threadIdx.x; i < cols; i += kThreads) {
     const float value = Widen(row[i]);
     squares += value * value;
   }
   const float mean = BlockSum<kThreads>(squares, partial) / static_cast<float>(cols);
-  if (threadIdx.x == 0) *reinterpret_cast<float*>(ring + item.offset) = sqrtf(mean + eps);
+  if (threadIdx.x == 0) *to = sqrtf(mean + eps);
+}
+
+// Copies the row if its place and its length allow elements of type T.
+template <typename T>
+__device__ __forceinline__ bool SendAs(const char* from, const StagedRow& row) {
+  if ((reinterpret_cast<uintptr_t>(row.to) | static_cast<uintptr_t>(row.bytes)) % sizeof(T) != 0)
+    return false;
+  const auto* const source = reinterpret_cast<const T*>(from);
+  auto* const target = reinterpret_cast<T*>(row.to);
+  const auto count = row.bytes / static_cast<int32_t>(sizeof(T));
+  for (int32_t i = static_cast<int32_t>(threadIdx.x); i < count; i += kThreads) target[i] = source[i];
+  return true;
+}
+
+// Block by block a row. Whole vectors make whole transactions on the bus.
+__global__ void __launch_bounds__(kThreads)
+    SendRowsKernel(const char* chunk, const StagedRow* rows, int32_t count) {
+  for (int32_t i = static_cast<int32_t>(blockIdx.x); i < count; i += static_cast<int32_t>(gridDim.x)) {
+    const StagedRow row = *(rows - i);
+    if (row.to == nullptr) continue;
+    const char* const from = chunk + row.offset;
+    if (SendAs<uint4>(from, row) || SendAs<unsigned>(from, row)) continue;
+    SendAs<unsigned short>(from, row);
+  }
 }
 
 }  // namespace
 
-cudaError_t RecordRows(Tensor activation, const RecordList* list, int32_t capacity, DType dtype, void* ring,
-                       cudaStream_t stream) {
-  if (capacity == 0) return cudaSuccess;
-  const dim3 blocks(static_cast<unsigned>(capacity),
+cudaError_t RecordRows(Tensor activation, DType dtype, const RecordPlaces& places, cudaStream_t stream) {
+  if (places.capacity == 0) return cudaSuccess;
+  const dim3 blocks(static_cast<unsigned>(places.capacity),
                     static_cast<unsigned>((activation.cols + kCols - 1) / kCols));
   const auto launch = [&](const auto* in, const auto* out) {
     return Launch(RecordRowsKernel<std::remove_const_t<std::remove_pointer_t<decltype(in)>>,
                                    std::remove_const_t<std::remove_pointer_t<decltype(out)>>>,
-                  blocks, kThreads, 0, stream, in, activation.stride, activation.cols, list,
-                  static_cast<char*>(ring));
+                  blocks, kThreads, 0, stream, in, activation.stride, activation.cols, places);
   };
   const auto from = [&](const auto* in) {
-    return dtype == DType::kF32 ? launch(in, static_cast<float*>(ring))
-                                : launch(in, static_cast<DeviceBF16*>(ring));
+    return dtype == DType::kF32 ? launch(in, static_cast<const float*>(nullptr))
+                                : launch(in, static_cast<const DeviceBF16*>(nullptr));
   };
   return activation.dtype == DType::kF32 ? from(activation.As<float>()) : from(activation.As<DeviceBF16>());
 }
 
-cudaError_t RecordRms(Tensor activation, float eps, const RecordList* list, int32_t capacity, void* ring,
-                      cudaStream_t stream) {
-  if (capacity == 0) return cudaSuccess;
+cudaError_t RecordRms(Tensor activation, float eps, const RecordPlaces& places, cudaStream_t stream) {
+  if (places.capacity == 0) return cudaSuccess;
   const auto launch = [&](const auto* in) {
     return Launch(RecordRmsKernel<std::remove_const_t<std::remove_pointer_t<decltype(in)>>>,
-                  static_cast<unsigned>(capacity), kThreads, 0, stream, in, activation.stride,
-                  activation.cols, eps, list, static_cast<char*>(ring));
+                  static_cast<unsigned>(places.capacity), kThreads, 0, stream, in, activation.stride,
+                  activation.cols, eps, places);
   };
   return activation.dtype == DType::kF32 ? launch(activation.As<float>())
                                          : launch(activation.As<DeviceBF16>());
+}
+
+cudaError_t SendRows(const StagedRows& staged, int32_t count, cudaStream_t stream) {
+  if (count == 0) return cudaSuccess;
+  const int32_t blocks = count < kSendBlocks ? count : kSendBlocks;
+  return Launch(SendRowsKernel, static_cast<unsigned>(blocks), kThreads, 0, stream, staged.chunk, staged.rows,
+                count);
 }
 
 }  // namespace sextant::cuda

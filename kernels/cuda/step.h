@@ -17,8 +17,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "kernels/cuda/argument_ring.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/tensor.h"
@@ -36,15 +38,24 @@ class LaunchKey {
   LaunchKey& Add(const T& value) {
     static_assert(std::is_arithmetic_v<T> || std::is_enum_v<T> || std::is_pointer_v<T>);
     bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
+    if constexpr (std::is_pointer_v<T>) Touch(value);
     return *this;
   }
   LaunchKey& Add(const Tensor& tensor) {
     return Add(tensor.data).Add(tensor.dtype).Add(tensor.rows).Add(tensor.cols).Add(tensor.stride);
   }
+  // The launch reads or writes there, which its arguments say and not its key.
+  LaunchKey& Touch(const void* memory) {
+    touched_.push_back(memory);
+    return *this;
+  }
   const std::string& bytes() const { return bytes_; }
+  // Where the memory starts that the launch reads or writes.
+  absl::Span<const void* const> touched() const { return touched_; }
 
  private:
   std::string bytes_;
+  absl::InlinedVector<const void*, 8> touched_;
 };
 
 struct StepCounters {

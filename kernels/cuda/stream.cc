@@ -24,6 +24,8 @@ absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Make(DeviceContext& cont
 CudaStream::~CudaStream() {
   context_.Check(cudaSetDevice(context_.ordinal), "device");
   if (handle_ != nullptr) {
+    // What fails here fails the wait as well.
+    if (staging_ != nullptr) staging_->Run(staging_->PlanArrival(), handle_).IgnoreError();
     context_.Check(cudaStreamSynchronize(handle_), "stream");
     context_.Check(cudaStreamDestroy(handle_), "stream");
   }
@@ -72,6 +74,14 @@ absl::StatusOr<ProductWorkspace> CudaStream::workspace() {
                              context_.allocator.Allocate(context_.workspace_bytes, Purpose::kWorkspace));
   }
   return ProductWorkspace{workspace_.data(), workspace_.bytes()};
+}
+
+absl::StatusOr<CaptureStaging*> CudaStream::staging() {
+  if (staging_ == nullptr) {
+    SEXTANT_ASSIGN_OR_RETURN(staging_,
+                             CaptureStaging::Make(context_.allocator, context_.capture_staging_bytes));
+  }
+  return staging_.get();
 }
 
 absl::StatusOr<void*> CudaStream::Scratch(int64_t bytes) {

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/argument_ring.h"
+#include "kernels/cuda/capture_staging.h"
 #include "kernels/cuda/faults.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/memory.h"
@@ -30,6 +31,7 @@ struct DeviceContext {
   std::shared_ptr<absl::Mutex> fault_mutex = std::make_shared<absl::Mutex>();
   int64_t argument_bytes = 0;   // of each stream's ring
   int64_t workspace_bytes = 0;  // of each stream's products
+  int64_t capture_staging_bytes = 0;
   int processors = 1;
 
   explicit DeviceContext(int device) : ordinal(device), allocator(device) {}
@@ -50,9 +52,12 @@ class CudaStream final : public Stream {
   void RunOnHost(std::function<absl::Status()> work);
   absl::Status Synchronize();
 
-  // Made when first asked for, because a stream that only copies needs neither.
+  // Made when first asked for, because a stream that only copies needs none of them.
   absl::StatusOr<ArgumentRing*> arguments();
   absl::StatusOr<ProductWorkspace> workspace();
+  absl::StatusOr<CaptureStaging*> staging();
+  // Null before it was first asked for.
+  CaptureStaging* made_staging() const { return staging_.get(); }
   // At least `bytes` of device memory that an operation may scribble on; grows between steps only.
   absl::StatusOr<void*> Scratch(int64_t bytes);
   int64_t scratch_bytes() const { return scratch_.bytes(); }
@@ -76,6 +81,7 @@ class CudaStream final : public Stream {
   // A faulted device never calls its host functions, so they are owned here.
   std::list<HostWork> host_work_;
   std::unique_ptr<ArgumentRing> arguments_;
+  std::unique_ptr<CaptureStaging> staging_;
   Buffer workspace_;
   Buffer scratch_;
 };
