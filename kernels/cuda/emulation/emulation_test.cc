@@ -259,6 +259,31 @@ TEST_F(EmulationTest, GraphsForkJoinAndReplayWithNewInputs) {
   EXPECT_EQ(cudaStreamEndCapture(stream_, &graph), cudaErrorStreamCaptureUnjoined);
 }
 
+// What is recorded in a capture is a place in a graph, not a moment that something could wait for.
+TEST_F(EmulationTest, AnEventOfACaptureMeansNothingOutside) {
+  float* a = Device(64);
+  const cudaEvent_t inside = NewEvent(), outside = NewEvent();
+  ASSERT_EQ(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  ASSERT_EQ(Fill(stream_, a, 2, 64), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(inside, stream_), cudaSuccess);
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream_, &graph), cudaSuccess);
+  EXPECT_EQ(cudaGraphDestroy(graph), cudaSuccess);
+  EXPECT_EQ(cudaEventQuery(inside), cudaErrorCapturedEvent);
+  EXPECT_EQ(cudaEventSynchronize(inside), cudaErrorCapturedEvent);
+  EXPECT_EQ(cudaStreamWaitEvent(other_, inside, 0), cudaErrorStreamCaptureIsolation);
+  ASSERT_EQ(cudaEventRecord(inside, stream_), cudaSuccess);
+  EXPECT_EQ(cudaEventSynchronize(inside), cudaSuccess) << "recorded anew";
+
+  // Nor can a graph wait for what runs outside.
+  ASSERT_EQ(Fill(other_, a, 1, 64), cudaSuccess);
+  ASSERT_EQ(cudaEventRecord(outside, other_), cudaSuccess);
+  ASSERT_EQ(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+  EXPECT_EQ(cudaStreamWaitEvent(stream_, outside, 0), cudaErrorStreamCaptureIsolation);
+  cudaStreamEndCapture(stream_, &graph);
+  if (graph != nullptr) cudaGraphDestroy(graph);
+}
+
 TEST_F(EmulationTest, AFaultIsKeptAndDropsWhatComesAfter) {
   float* values = Upload(std::vector<float>(64));
   InjectFault(0, cudaErrorIllegalAddress, 1);

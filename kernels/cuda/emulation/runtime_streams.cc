@@ -158,6 +158,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   Runtime& runtime = Runtime::Get();
   Lock lock(runtime.mutex);
+  if (event->capture != nullptr) return Report(cudaErrorCapturedEvent);
   const uint64_t version = event->recorded;
   ++event->named_by;
   runtime.RunUntil(
@@ -169,6 +170,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   Runtime& runtime = Runtime::Get();
   Lock lock(runtime.mutex);
+  if (event->capture != nullptr) return Report(cudaErrorCapturedEvent);
   const uint64_t version = event->recorded;
   if (event->done < version) {
     sextant::emulation::StepForQuery(lock, sextant::emulation::RecorderOf(*event, version));
