@@ -29,6 +29,11 @@ absl::StatusOr<std::unique_ptr<RankExecutor>> RankExecutor::Make(Backend& backen
   SEXTANT_ASSIGN_OR_RETURN(executor->stream_, backend.CreateStream());
   const int64_t rows = transformer.options().max_sampled_rows;
   SEXTANT_ASSIGN_OR_RETURN(executor->sampled_, backend.Allocate(rows * 8, MemoryKind::kPinned));
+  // What recording takes of a device is taken now, and not when the first capture comes.
+  const Tensor nothing = {nullptr, DType::kF32, 0, transformer.spec().hidden_size,
+                          transformer.spec().hidden_size};
+  backend.RecordRows(*executor->stream_, nothing, {}, transformer.options().dtype, ring.memory());
+  SEXTANT_RETURN_IF_ERROR(backend.Synchronize(*executor->stream_));
   return executor;
 }
 
