@@ -19,7 +19,7 @@ int64_t RowBytes(const ModelSpec& spec) { return spec.hidden_size * SizeOf(DType
 
 }  // namespace
 
-// Writes rows [batch, layers, sites, hidden] of a step into one half of the ring.
+// Records rows [batch, layers, sites, hidden] of a step.
 class DecodeLoop::Recorder final : public LayerHooks {
  public:
   Recorder(Backend& backend, const ModelSpec& spec, int32_t batch, int sites, void* ring)
@@ -71,14 +71,9 @@ absl::Status DecodeLoop::Open(int32_t batch) {
   lens_head_ = std::move(head.head);
   lens_norm_ = std::move(head.norm_weight);
   SEXTANT_ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
-  SEXTANT_ASSIGN_OR_RETURN(side_, backend_.CreateStream());
-  SEXTANT_ASSIGN_OR_RETURN(recorded_, backend_.CreateEvent());
   const int64_t rows = int64_t{batch} * spec_.layer_count * kMaxSites;
-  for (Half& half : halves_) {
-    SEXTANT_ASSIGN_OR_RETURN(half.device, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kDevice));
-    SEXTANT_ASSIGN_OR_RETURN(half.pinned, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kPinned));
-    SEXTANT_ASSIGN_OR_RETURN(half.copied, backend_.CreateEvent());
-  }
+  SEXTANT_ASSIGN_OR_RETURN(read_rows_, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kDevice));
+  SEXTANT_ASSIGN_OR_RETURN(captured_rows_, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kPinned));
   SEXTANT_ASSIGN_OR_RETURN(lens_results_, backend_.Allocate(rows * (2 * kTopK + 4) * 4, MemoryKind::kPinned));
   SEXTANT_ASSIGN_OR_RETURN(sampled_, backend_.Allocate(int64_t{batch} * 8, MemoryKind::kPinned));
   for (int32_t b = 0; b < batch; ++b) {
@@ -103,30 +98,20 @@ absl::Status DecodeLoop::Run(int32_t batch, const RowUse& use) {
   const Tensor ids = {sampled_.data(), DType::kI32, batch, 1, 1};
   const Tensor logprobs = {ids.As<int32_t>() + batch, DType::kF32, batch, 1, 1};
   for (int32_t step = 0; step < steps_; ++step) {
-    const Half& half = halves_[static_cast<size_t>(step % 2)];
-    if (use.sites > 0) backend_.WaitEvent(*stream_, *half.copied);
-    Recorder recorder(backend_, spec_, batch, use.sites, half.device.data());
+    Recorder recorder(backend_, spec_, batch, use.sites, (use.lens ? read_rows_ : captured_rows_).data());
     SEXTANT_ASSIGN_OR_RETURN(const Tensor logits,
                              transformer_->Forward(*stream_, NextBatch(batch, step), recorder));
-    if (use.sites > 0 && use.lens) ReadRows(half, batch, use.sites);
-    if (use.sites > 0 && !use.lens) SendRows(half, batch * spec_.layer_count * use.sites * RowBytes(spec_));
+    if (use.sites > 0 && use.lens) ReadRows(batch, use.sites);
     backend_.Sample(*stream_, logits, std::vector<SampleSettings>(static_cast<size_t>(batch)), ids, logprobs);
     SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
   }
-  return backend_.Synchronize(*side_);
+  return absl::OkStatus();
 }
 
-void DecodeLoop::SendRows(const Half& half, int64_t bytes) {
-  backend_.RecordEvent(*stream_, *recorded_);
-  backend_.WaitEvent(*side_, *recorded_);
-  backend_.Copy(*side_, half.pinned.data(), half.device.data(), bytes);
-  backend_.RecordEvent(*side_, *half.copied);
-}
-
-void DecodeLoop::ReadRows(const Half& half, int32_t batch, int sites) {
+void DecodeLoop::ReadRows(int32_t batch, int sites) {
   const int64_t group_rows = spec_.layer_count * sites, rows = batch * group_rows;
   LensBatch lens;
-  lens.rows = Tensor::Of(half.device, DType::kBF16, rows, spec_.hidden_size);
+  lens.rows = Tensor::Of(read_rows_, DType::kBF16, rows, spec_.hidden_size);
   for (int32_t b = 0; b < batch; ++b) {
     lens.row_info.insert(lens.row_info.end(), static_cast<size_t>(group_rows), LensRow{b, 0});
     lens.final_rows.push_back(static_cast<int32_t>((b + 1) * group_rows - sites));

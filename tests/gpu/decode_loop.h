@@ -1,7 +1,6 @@
 // Decodes with a model of random weights: plainly, with rows captured, or with every layer read on the way.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -17,7 +16,7 @@ namespace sextant {
 // What happens to the rows of every layer.
 struct RowUse {
   int sites = 0;      // 0: nothing is recorded; 1: resid_post; 3: attn_out and mlp_out too
-  bool lens = false;  // read at once, instead of copied to pinned memory
+  bool lens = false;  // read at once, instead of recorded into pinned memory
 };
 
 class DecodeLoop {
@@ -36,18 +35,11 @@ class DecodeLoop {
 
  private:
   class Recorder;
-  // One half of the ring: a step's rows, on their way to pinned memory while the next step runs.
-  struct Half {
-    Buffer device, pinned;
-    std::unique_ptr<Event> copied;
-  };
-
   DecodeLoop(Backend& backend, const ModelSpec& spec, int32_t context, int32_t steps)
       : backend_(backend), spec_(spec), context_(context), steps_(steps), alone_(backend) {}
   absl::Status Open(int32_t batch);
   StepBatch NextBatch(int32_t batch, int32_t step) const;
-  void ReadRows(const Half& half, int32_t batch, int sites);
-  void SendRows(const Half& half, int64_t bytes);
+  void ReadRows(int32_t batch, int sites);
 
   Backend& backend_;
   const ModelSpec spec_;
@@ -57,9 +49,8 @@ class DecodeLoop {
   std::unique_ptr<Matrix> lens_head_;  // [vocab, hidden]: as a lens decoder holds it
   Buffer lens_norm_;                   // F32 [1, hidden]
   Buffer lens_results_;                // pinned
-  std::unique_ptr<Stream> stream_, side_;
-  std::unique_ptr<Event> recorded_;
-  std::array<Half, 2> halves_;
+  std::unique_ptr<Stream> stream_;
+  Buffer read_rows_, captured_rows_;          // of a step: on the device for the lens; pinned for a capture
   Buffer sampled_;                            // pinned: ids I32 [batch], log-probabilities F32 [batch]
   std::vector<std::vector<int32_t>> tables_;  // [batch][blocks]
 };
