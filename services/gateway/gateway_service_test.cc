@@ -15,7 +15,7 @@ using testing::FakeWorker;
 using testing::GatewayTest;
 
 TEST_F(GatewayTest, DescribesTheModelAndItsTokens) {
-  grpc::ClientContext model_context, tokenize_context, detokenize_context, bad_context;
+  grpc::ClientContext model_context, tokenize_context, detokenize_context, individual_context, bad_context;
   v1::GetModelResponse model;
   ASSERT_TRUE(stub_->GetModel(&model_context, {}, &model).ok());
   EXPECT_EQ(model.model().chat_template(), "chatml");
@@ -27,12 +27,17 @@ TEST_F(GatewayTest, DescribesTheModelAndItsTokens) {
   ASSERT_TRUE(stub_->Tokenize(&tokenize_context, tokenize, &tokens).ok());
   EXPECT_THAT(tokens.ids(), ::testing::ElementsAre(257, 0xC3, 0xA9));
   EXPECT_EQ(tokens.texts(1), "\xEF\xBF\xBD");
+  EXPECT_THAT(tokens.token_bytes(), ::testing::ElementsAre("<|im_end|>", "\xC3", "\xA9"));
   v1::DetokenizeRequest detokenize;
   *detokenize.mutable_ids() = tokens.ids();
   detokenize.set_skip_special_tokens(true);
   v1::DetokenizeResponse text;
   ASSERT_TRUE(stub_->Detokenize(&detokenize_context, detokenize, &text).ok());
   EXPECT_EQ(text.text(), "\xC3\xA9");
+  EXPECT_TRUE(text.texts().empty() && text.token_bytes().empty());
+  detokenize.set_individually(true);
+  ASSERT_TRUE(stub_->Detokenize(&individual_context, detokenize, &text).ok());
+  EXPECT_THAT(text.token_bytes(), ::testing::ElementsAre("<|im_end|>", "\xC3", "\xA9"));
   detokenize.add_ids(-7);
   const grpc::Status bad = stub_->Detokenize(&bad_context, detokenize, &text);
   EXPECT_EQ(ErrorReason(FromGrpcStatus(bad)), "TOKEN_UNKNOWN");

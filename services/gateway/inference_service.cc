@@ -1,6 +1,7 @@
 // InferenceService's handlers.
 #include "services/gateway/inference_service.h"
 
+#include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -61,7 +62,10 @@ absl::Status InferenceServiceHandler::DoTokenize(const v1::TokenizeRequest& requ
       const std::vector<int32_t> ids,
       model->tokenizer->Encode(request.text(), {.add_special = special, .parse_special = special}));
   response->mutable_ids()->Assign(ids.begin(), ids.end());
-  for (const int32_t id : ids) response->add_texts(model->tokenizer->TextOf(id));
+  for (const int32_t id : ids) {
+    response->add_texts(model->tokenizer->TextOf(id));
+    response->add_token_bytes(std::string(model->tokenizer->TokenBytes(id)));
+  }
   return absl::OkStatus();
 }
 
@@ -76,7 +80,10 @@ absl::Status InferenceServiceHandler::DoDetokenize(const v1::DetokenizeRequest& 
   SEXTANT_RETURN_IF_ERROR(CheckIds(request.ids(), *model));
   response->set_text(model->tokenizer->Decode(request.ids(), request.skip_special_tokens()));
   if (request.individually()) {
-    for (const int32_t id : request.ids()) response->add_texts(model->tokenizer->TextOf(id));
+    for (const int32_t id : request.ids()) {
+      response->add_texts(model->tokenizer->TextOf(id));
+      response->add_token_bytes(std::string(model->tokenizer->TokenBytes(id)));
+    }
   }
   return absl::OkStatus();
 }
