@@ -86,12 +86,14 @@ class FakeGateway(
 
     def Tokenize(self, request, context):
         ids = self.vocabulary.encode(request.text)
-        return inference_pb2.TokenizeResponse(ids=ids, texts=[self.vocabulary.texts[i] for i in ids])
+        return inference_pb2.TokenizeResponse(ids=ids, texts=[self.vocabulary.texts[i] for i in ids], token_bytes=self.vocabulary.token_bytes(ids))
 
     def Detokenize(self, request, context):
         texts = [self.vocabulary.texts[i] for i in request.ids]
+        if not request.individually:
+            return inference_pb2.DetokenizeResponse(text="".join(texts))
         return inference_pb2.DetokenizeResponse(
-            text="".join(texts), texts=texts if request.individually else []
+            text="".join(texts), texts=texts, token_bytes=self.vocabulary.token_bytes(request.ids)
         )
 
     def Generate(self, request, context):

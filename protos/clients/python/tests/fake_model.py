@@ -45,6 +45,7 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self.texts = ["<|end|>", "�"]
+        self.bytes = {1: b"\xe2"}  # Where they are not the text's own.
         self._ids = {text: number for number, text in enumerate(self.texts)}
         for text in CONTINUATION + [f" word{i}" for i in range(200)]:
             self.id(text)
@@ -54,6 +55,9 @@ class Vocabulary:
             self._ids[text] = len(self.texts)
             self.texts.append(text)
         return self._ids[text]
+
+    def token_bytes(self, ids: list[int]) -> list[bytes]:
+        return [self.bytes.get(i, self.texts[i].encode()) for i in ids]
 
     def encode(self, text: str) -> list[int]:
         return [self.id(piece) for piece in _WORD.findall(text)]

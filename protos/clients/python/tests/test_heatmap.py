@@ -112,24 +112,39 @@ def test_picture(out, tmp_path, theme, metric):
     assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 20_000
 
 
+def figure_of(out, path) -> Figure:
+    """Draws the picture; matplotlib's figure of it."""
+    figures = []
+    savefig = Figure.savefig
+
+    def kept(figure, *args, **options):
+        figures.append(figure)
+        savefig(figure, *args, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", kept)
+        out.lens.heatmap(path)
+    (figure,) = figures
+    return figure
+
+
+def test_pictures_show_spaces_and_bytes_and_say_so(client, gateway, tmp_path):
+    out = client.generate([1, gateway.vocabulary.id(" word1")], max_new_tokens=3, lens=True).wait()
+    figure = figure_of(out, tmp_path / "h.png")
+    words = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert {"<0xE2>", "·word1", "·there"} <= words and not words & {"there", "\ufffd"}
+    legend = " ".join(text.get_text() for text in figure.texts).replace("\u00a0", " ")
+    assert "·word  a space before it" in legend and "<0xE2>  a byte of a character" in legend
+
+
 @pytest.mark.filterwarnings("ignore:Glyph .* missing")
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_heading_fits_and_nothing_overlaps(client, count, tmp_path):
     """Every two texts of the picture's frame are apart, whatever its width; cells may hold what they hold."""
     prompt = ["Once", "upon", "a", "time", "in", "a", "small", "ship"][: min(count, 3)]
     out = client.generate(" ".join(prompt), max_new_tokens=max(0, count - 2), lens=sextant.Lens())
-    pictures = []
-    savefig = Figure.savefig
-
-    def kept(figure, *args, **options):
-        pictures.append(figure)
-        savefig(figure, *args, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", kept)
-        out.lens.heatmap(tmp_path / "h.png")
+    figure = figure_of(out, tmp_path / "h.png")
     assert (tmp_path / "h.png").stat().st_size > 10_000
-    (figure,) = pictures
     figure.draw_without_rendering()  # At its own resolution: saving had another.
     renderer = figure.canvas.get_renderer()
     bar, *panels = figure.axes
@@ -161,9 +176,25 @@ def test_stored_vectors_mark_the_layers_they_steer(client, tmp_path):
 
 
 def test_what_cannot_be_seen_is_shown():
-    assert visible(" a") == "a" and visible("  ") == "␣" and visible("") == "∅" and visible("\n") == "⏎"
+    assert visible(" a") == "·a" and visible("  b c") == "··b c" and visible("a") == "a"
+    assert visible(" ") == "␣" and visible("  ") == "␣␣" and visible("") == "∅" and visible("\n") == "⏎"
     assert visible("\ufffd") == "\ufffd"
-    assert visible("\xa0") == "U+00A0" and visible("\ufe0f") == "U+FE0F" and visible("\u0301x") == "◌\u0301x"
+    assert visible("\xa0") == "U+00A0" and visible("\ufe0f") == "U+FE0F" and visible(" \u0301x") == "·◌\u0301x"
+
+
+def test_bytes_that_are_no_whole_characters(client, gateway, tmp_path):
+    gateway.vocabulary.bytes[gateway.vocabulary.id("a \ufffd")] = b"a \xf0\x9f"
+    gateway.vocabulary.id("\ufffd!")  # Its own bytes: a token may hold the replacement character itself.
+    last = len(gateway.vocabulary.texts)
+    prompt = [1, last - 2, last - 1]
+    out = client.generate(prompt, max_new_tokens=2, lens=sextant.Lens(top_k=last - 1)).wait()
+    expected = ["<0xE2>", "a <0xF0><0x9F>", "\ufffd!"]
+    assert data_of(out.lens.heatmap().html())["inputs"][:3] == expected
+    assert {*expected} <= {*out.lens.texts().ravel()}
+    assert client.tokenize("\ufffd").texts == ["<0xE2>"] and client.detokenize([1]) == "\ufffd"
+    gateway.vocabulary.token_bytes = lambda ids: []  # A server that sends none.
+    with sextant.Client(client.address) as other:
+        assert other.tokenize("\ufffd").texts == ["\ufffd"]
 
 
 def test_picture_of_missing_readings(client, gateway, tmp_path):

@@ -19,7 +19,7 @@ from sextant.settings import Capture, GenerateOptions, Lens, Prompt, Steer
 from sextant.transcript import Transcript
 from sextant.v1 import inference_pb2, inference_pb2_grpc
 from sextant.vectors import Vectors
-from sextant.vocabulary import Vocabulary
+from sextant.vocabulary import Vocabulary, token_texts
 
 DEFAULT_ADDRESS = "127.0.0.1:7700"
 REQUEST_ID_KEY = "x-request-id"
@@ -74,8 +74,9 @@ class Client:
         """Token ids of a text. add_special_tokens: add BOS and the like, and read those in the text."""
         request = inference_pb2.TokenizeRequest(text=text, add_special_tokens=add_special_tokens)
         response = self.call(self._stub.Tokenize, request)
-        self.vocabulary.add(response.ids, response.texts)
-        return Tokens(np.array(response.ids, np.int32), list(response.texts))
+        texts = token_texts(response.texts, response.token_bytes)
+        self.vocabulary.add(response.ids, texts)
+        return Tokens(np.array(response.ids, np.int32), texts)
 
     def detokenize(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
@@ -152,7 +153,8 @@ class Client:
 
     def _texts(self, ids: list[int]) -> list[str]:
         request = inference_pb2.DetokenizeRequest(ids=ids, individually=True)
-        return list(self.call(self._stub.Detokenize, request).texts)
+        answer = self.call(self._stub.Detokenize, request)
+        return token_texts(answer.texts, answer.token_bytes)
 
 
 def open_channel(module: Any, address: str, credentials: grpc.ChannelCredentials | None) -> Any:

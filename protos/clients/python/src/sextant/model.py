@@ -71,7 +71,7 @@ def to_datetime(message, field: str) -> datetime | None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """ids: int32 [token]. texts: each id's text on its own; bytes that are not UTF-8 alone show as U+FFFD."""
+    """ids: int32 [token]. texts: each id's text on its own; bytes that are no whole characters are `<0xE2>`."""
 
     ids: np.ndarray
     texts: list[str]

@@ -82,8 +82,10 @@ class Transcript:
 
     def input_texts(self, vocabulary: Vocabulary) -> list[str]:
         """Each input position's token on its own, [position]; streamed texts may be empty."""
-        generated = vocabulary.texts(np.array(self.token_ids, np.int64))
-        return self.prompt_token_texts + [generated[i] for i in self.token_ids[:-1]]
+        vocabulary.add(self.prompt_token_ids, self.prompt_token_texts)
+        inputs = self.prompt_token_ids + self.token_ids[:-1]
+        texts = vocabulary.texts(inputs)
+        return [texts[i] for i in inputs]
 
     def apply(self, response: inference_pb2.GenerateResponse) -> Event:
         """Takes the next message of the stream and says what it was."""

@@ -127,7 +127,7 @@ def spans(numbers: list[int]) -> str:
 def to_json(document: Document) -> str:
     """The page's data. Safe inside a script element: no `<`, `>` or `&` is left in it."""
     a = document.arrays
-    # One for each id, not for each text: all parts of characters look alike.
+    # One for each id, not for each text: texts may be alike.
     strings = list(document.texts.values())
     by_id = {identifier: number for number, identifier in enumerate(document.texts)}
     values = {

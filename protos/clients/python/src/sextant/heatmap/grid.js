@@ -47,7 +47,7 @@ const candidate = (layer, position, k) => {
   if (logprob === null || logprob === undefined) return null;
   return { text: data.strings[readings().top[index]], id: readings().top[index], p: Math.exp(logprob / 1000) };
 };
-// Whether a candidate is the token that came next: by its id, for parts of characters all look alike.
+// Whether a candidate is the token that came next: by its id, for texts may be alike.
 const follows = (entry, position) => entry.id === data.nextIndex[position];
 const candidates = (layer, position) =>
   Array.from({ length: data.topK }, (_, k) => candidate(layer, position, k)).filter((c) => c !== null);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from sextant.heatmap.layout import EDGE, LINE, Layout, ends
 from sextant.heatmap.palette import ramp
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 Piece = tuple[str, str, str]  # Text, colour by its name in the theme, weight.
 
 
@@ -27,6 +29,10 @@ def heading_lines(figure: Any, layout: Layout) -> list[list[Piece]]:
         [("word ", "ink", "bold"), ("the first candidate came next", "soft", "normal")],
         [("━ ", "depth", "bold"), ("from here up it stays the final layer's", "soft", "normal")],
     ]
+    if any(text.startswith(" ") and text.strip(" ") for text in document.texts.values()):
+        marks.append([("·word ", "ink", "normal"), ("a space before it", "soft", "normal")])
+    if any(_BYTE.search(text) for text in document.texts.values()):
+        marks.append([("<0xE2> ", "ink", "normal"), ("a byte of a character", "soft", "normal")])
     if layout.slots > 1:
         marks.append([(f"{layout.slots} candidates a cell, best first", "soft", "normal")])
     if generated:
