@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,7 @@ import numpy as np
 
 from sextant.errors import SextantError
 from sextant.progress import Progress
+from sextant.refusals import writing
 from sextant.selection import hook_name, parse_row, site_name, site_number
 from sextant.v1 import capture_pb2, types_pb2
 
@@ -85,7 +87,8 @@ class Activations(Mapping[str, np.ndarray]):
         """Writes a safetensors file: one [position, hidden] tensor a row, under TransformerLens names.
 
         dtype "stored" keeps bfloat16 captures as they are (half the size, not readable by numpy alone; their
-        missing positions are NaN too). Memory stays at one message, whatever the size of the capture.
+        missing positions are NaN too). Memory stays at one message, whatever the size of the capture. An
+        unfinished file is removed.
         """
         wanted = [parse_row(row) for row in rows] if rows is not None else list(self.info.rows)
         self._check(wanted)
@@ -93,16 +96,22 @@ class Activations(Mapping[str, np.ndarray]):
         kind, numpy_type, missing = ("BF16", "<u2", 0x7FC0) if raw else ("F32", "<f4", np.nan)
         shape = (self.position_count, self.info.hidden_size)
         path = Path(path)
-        offset = _write_header(path, self.info, wanted, kind, shape, np.dtype(numpy_type).itemsize)
-        if not wanted or 0 in shape:
-            return path
-        tensors = np.memmap(path, numpy_type, "r+", offset, (len(wanted), *shape))
-        if len(self.info.positions) < shape[0]:
-            tensors[:] = missing
-        index = {row: number for number, row in enumerate(wanted)}
-        for row, positions, data in self._slices(wanted, progress):
-            tensors[index[row], positions] = data if raw or data.dtype != np.uint16 else _to_float32(data)
-        tensors.flush()
+        with writing(path):
+            offset = _write_header(path, self.info, wanted, kind, shape, np.dtype(numpy_type).itemsize)
+            if not wanted or 0 in shape:
+                return path
+            try:
+                tensors = np.memmap(path, numpy_type, "r+", offset, (len(wanted), *shape))
+                if len(self.info.positions) < shape[0]:
+                    tensors[:] = missing
+                index = {row: number for number, row in enumerate(wanted)}
+                for row, positions, data in self._slices(wanted, progress):
+                    wide = not raw and data.dtype == np.uint16
+                    tensors[index[row], positions] = _to_float32(data) if wide else data
+                tensors.flush()
+            except BaseException:  # Zeroes would look like rows.
+                path.unlink()
+                raise
         return path
 
     def _check(self, rows: Sequence[Row]) -> None:
@@ -178,5 +187,9 @@ def _write_header(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        file.truncate(8 + len(text) + size * len(rows))
+        whole = 8 + len(text) + size * len(rows)
+        if hasattr(os, "posix_fallocate"):  # A disk that fills up under the mapping would end the process.
+            os.posix_fallocate(file.fileno(), 0, whole)
+        else:
+            file.truncate(whole)
     return 8 + len(text)

@@ -55,7 +55,7 @@ class CaptureInfo:
 
 def capture_name(reference: str | CaptureInfo) -> str:
     """`captures/{id}` of an id, a name or a CaptureInfo."""
-    text = reference.name if isinstance(reference, CaptureInfo) else reference
+    text = reference.name if isinstance(reference, CaptureInfo) else str(reference)
     identifier = text.removeprefix("captures/")
     if not re.fullmatch(r"[0-9a-f]{32}", identifier):
         raise invalid(

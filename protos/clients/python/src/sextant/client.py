@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from sextant.captures import Captures
 from sextant.errors import from_rpc, invalid, unimplemented
 from sextant.generation import Generation
 from sextant.model import ModelInfo, Tokens, model_info
+from sextant.refusals import sending
 from sextant.settings import Capture, GenerateOptions, Lens, Prompt, Steer
 from sextant.transcript import Transcript
 from sextant.v1 import inference_pb2, inference_pb2_grpc
@@ -43,7 +45,9 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 30.0,
     ) -> None:
-        self.address = address or os.environ.get("SEXTANT_SERVER") or DEFAULT_ADDRESS
+        if address is None:
+            address = os.environ.get("SEXTANT_SERVER") or DEFAULT_ADDRESS
+        self.address = _checked_address(address)
         self.channel = open_channel(grpc, self.address, credentials)
         self._timeout = timeout
         self._stub = inference_pb2_grpc.InferenceServiceStub(self.channel)
@@ -72,7 +76,8 @@ class Client:
 
     def tokenize(self, text: str, add_special_tokens: bool = False) -> Tokens:
         """Token ids of a text. add_special_tokens: add BOS and the like, and read those in the text."""
-        request = inference_pb2.TokenizeRequest(text=text, add_special_tokens=add_special_tokens)
+        with sending():
+            request = inference_pb2.TokenizeRequest(text=text, add_special_tokens=add_special_tokens)
         response = self.call(self._stub.Tokenize, request)
         texts = token_texts(response.texts, response.token_bytes)
         self.vocabulary.add(response.ids, texts)
@@ -80,9 +85,10 @@ class Client:
 
     def detokenize(self, ids: Sequence[int], skip_special_tokens: bool = False) -> str:
         """The text of token ids."""
-        request = inference_pb2.DetokenizeRequest(
-            ids=[int(i) for i in ids], skip_special_tokens=skip_special_tokens
-        )
+        with sending():
+            request = inference_pb2.DetokenizeRequest(
+                ids=[int(i) for i in ids], skip_special_tokens=skip_special_tokens
+            )
         return self.call(self._stub.Detokenize, request).text
 
     def generate(
@@ -174,7 +180,11 @@ def generate_options(arguments: dict[str, Any]) -> GenerateOptions:
 
 def to_request(options: GenerateOptions, prompt: Prompt) -> inference_pb2.GenerateRequest:
     """The request on the wire; what protobuf cannot hold (a number out of range) becomes INVALID_ARGUMENT."""
-    try:
+    with sending():
         return options.to_proto(prompt)
-    except (TypeError, ValueError, KeyError) as error:
-        raise invalid("BAD_ARGUMENT", f"an argument cannot be sent: {error}") from error
+
+
+def _checked_address(address: str) -> str:
+    if not isinstance(address, str) or not re.fullmatch(r"[!-~]+", address) or "://" in address:
+        raise invalid("BAD_ADDRESS", f"{address!r} is no address of a gateway; write HOST:PORT")
+    return address

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sextant.readings import ReadingArrays
+from sextant.refusals import writing
 from sextant.transcript import Transcript
 from sextant.vocabulary import Vocabulary
 
@@ -47,7 +48,8 @@ def save_v2(
         if arrays.sites
         else [],
     }
-    path.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    with writing(path):
+        path.write_text(json.dumps(document, ensure_ascii=False, allow_nan=False), encoding="utf-8")
     return path
 
 

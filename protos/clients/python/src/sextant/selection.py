@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ SITES = ("resid_pre", "attn_in", "attn_out", "resid_mid", "mlp_in", "mlp_out", "
 _SITE_NUMBERS = {name: number for number, name in enumerate(SITES, start=1)}
 # attn_in and mlp_in have no TransformerLens twin: its ln hooks are taken before the norm's gain.
 _HOOKED = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
-_HOOK = re.compile(r"blocks\.(\d+)\.(?:hook_)?(\w+)")
-_DOTTED = re.compile(r"(\w+)\.(\d+)")
+_LAYER = r"\d{1,5}"  # More than any model has, less than a list of all of them would hurt.
+_HOOK = re.compile(rf"blocks\.({_LAYER})\.(?:hook_)?(\w+)")
+_DOTTED = re.compile(rf"(\w+)\.({_LAYER})")
 
 Layers: TypeAlias = "str | int | Iterable[int]"
 Clause: TypeAlias = "bool | str | int | slice | range | Iterable[int | slice | range] | PositionSet"
@@ -24,7 +26,7 @@ PositionsLike: TypeAlias = "str | int | slice | range | Iterable[int | slice | r
 
 def site_number(site: str) -> int:
     """The wire number of a site; TransformerLens spellings (`hook_resid_post`) are read too."""
-    name = site.removeprefix("hook_")
+    name = str(site).removeprefix("hook_")
     if name not in _SITE_NUMBERS:
         raise invalid("UNKNOWN_SITE", f"no site is called {site!r}; the sites are {', '.join(SITES)}")
     return _SITE_NUMBERS[name]
@@ -49,7 +51,8 @@ def hook_name(site: str, layer: int) -> str:
 def parse_row(key: str | tuple[str, int]) -> tuple[str, int]:
     """(site, layer) of `blocks.14.hook_resid_post`, `resid_post.14` or ("resid_post", 14)."""
     if isinstance(key, tuple) and len(key) == 2:
-        return site_name(site_number(str(key[0]))), int(key[1])
+        with contextlib.suppress(TypeError, ValueError):
+            return site_name(site_number(str(key[0]))), int(key[1])
     if isinstance(key, str):
         if match := _HOOK.fullmatch(key):
             return site_name(site_number(match[2])), int(match[1])
@@ -70,12 +73,15 @@ def parse_layers(layers: Layers | None) -> list[int]:
     if isinstance(layers, str):
         found: list[int] = []
         for part in layers.split(","):
-            match = re.fullmatch(r"\s*(\d+)(?:\s*-\s*(\d+))?\s*", part)
+            match = re.fullmatch(rf"\s*({_LAYER})(?:\s*-\s*({_LAYER}))?\s*", part)
             if match is None or (match[2] and int(match[2]) < int(match[1])):
                 raise _bad_layers(layers)
             found.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
     else:
-        found = [int(layer) for layer in ([layers] if not isinstance(layers, Iterable) else layers)]
+        try:
+            found = [int(layer) for layer in ([layers] if not isinstance(layers, Iterable) else layers)]
+        except (TypeError, ValueError, OverflowError):
+            raise _bad_layers(layers) from None
     if not found or min(found) < 0:
         raise _bad_layers(layers)
     return sorted(set(found))

@@ -154,7 +154,10 @@ class Steer:
 
 def check_directions(array: ArrayLike, layers: Sequence[int]) -> np.ndarray:
     """float32 [layers, hidden] of a vector given as [hidden] or [layers, hidden]; one may serve all."""
-    directions = np.asarray(array, np.float32)
+    try:
+        directions = np.asarray(array, np.float32)
+    except (TypeError, ValueError) as error:
+        raise invalid("BAD_VECTOR", f"a vector is numbers, [hidden] or [layers, hidden]: {error}") from error
     if directions.ndim == 1:
         directions = directions[None]
     if directions.ndim != 2 or not directions.size:
@@ -190,6 +193,10 @@ class GenerateOptions:
 
     def to_proto(self, prompt: Prompt) -> inference_pb2.GenerateRequest:
         """The request. Raises SextantError INVALID_ARGUMENT for what cannot be written on the wire."""
+        _check_kind("lens", self.lens, (Lens, bool))
+        _check_kind("capture", self.capture, (Capture,))
+        for steer in self.steer:
+            _check_kind("steer", steer, (Steer,))
         _check_number("max_new_tokens", self.max_new_tokens, 0, 2**31 - 1)
         _check_number("top_k", self.top_k, 0, 2**31 - 1)
         _check_number("seed", self.seed, 0, 2**64 - 1)
@@ -257,6 +264,8 @@ def _bad_prompt(but: str) -> Exception:
 
 def _text(what: str, text: str) -> str:
     """`text`, which must be expressible in UTF-8: bytes that were not come as lone surrogates."""
+    if not isinstance(text, str):
+        raise invalid("BAD_ARGUMENT", f"{what} is text, not {text!r:.40}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -265,6 +274,11 @@ def _text(what: str, text: str) -> str:
             f"{what} is no UTF-8 text (at character {error.start}); convert it, or send token ids",
         ) from None
     return text
+
+
+def _check_kind(name: str, value: object, kinds: tuple[type, ...]) -> None:
+    if value is not None and not isinstance(value, kinds):
+        raise invalid("BAD_ARGUMENT", f"{name} is a sextant.{kinds[0].__name__}, not {value!r:.40}")
 
 
 def _check_number(name: str, value: object, low: int, high: int) -> None:

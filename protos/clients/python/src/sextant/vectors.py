@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sextant.errors import SextantError, unimplemented
+from sextant.errors import SextantError, invalid, unimplemented
 from sextant.model import to_datetime
+from sextant.refusals import sending
 from sextant.selection import Layers, parse_layers, site_name, site_number
 from sextant.settings import check_directions
 from sextant.v1 import vector_pb2, vector_pb2_grpc
@@ -78,23 +79,25 @@ class Vectors:
         chosen = parse_layers(layers) or list(range(model.layer_count))
         directions = check_directions(array, chosen)
         stored = np.ascontiguousarray(np.broadcast_to(directions, (len(chosen), directions.shape[1])), "<f4")
-        header = vector_pb2.Vector(
-            name=name,
-            site=site_number(site),
-            layers=chosen,
-            hidden_size=stored.shape[1],
-            model_layer_count=model.layer_count,
-            model=model.name,
-            model_sha256=model.weights_sha256 if model_sha256 is None else model_sha256,
-            description=description,
-            labels=labels or {},
-        )
+        with sending():
+            header = vector_pb2.Vector(
+                name=name,
+                site=site_number(site),
+                layers=chosen,
+                hidden_size=stored.shape[1],
+                model_layer_count=model.layer_count,
+                model=model.name,
+                model_sha256=model.weights_sha256 if model_sha256 is None else model_sha256,
+                description=description,
+                labels=labels or {},
+            )
         answer = self._client.call(self._stub.CreateVector, _messages(header, stored.tobytes()))
         return to_vector(answer, stored)
 
     def get(self, reference: str | Vector) -> Vector:
         """One version with its directions."""
-        request = vector_pb2.ReadVectorRequest(reference=reference_of(reference))
+        with sending():
+            request = vector_pb2.ReadVectorRequest(reference=reference_of(reference))
         header, parts = None, []
         for message in self._client.stream(self._stub.ReadVector, request):
             if message.HasField("vector"):
@@ -110,7 +113,8 @@ class Vectors:
 
     def info(self, reference: str | Vector) -> Vector:
         """One version without its directions."""
-        request = vector_pb2.GetVectorRequest(reference=reference_of(reference))
+        with sending():
+            request = vector_pb2.GetVectorRequest(reference=reference_of(reference))
         return to_vector(self._client.call(self._stub.GetVector, request))
 
     def list(self) -> list[Vector]:
@@ -123,7 +127,8 @@ class Vectors:
 
     def delete(self, reference: str | Vector) -> int:
         """Hides `name@version`, or all versions of `name`; how many. Version numbers are never used again."""
-        request = vector_pb2.DeleteVectorRequest(reference=reference_of(reference))
+        with sending():
+            request = vector_pb2.DeleteVectorRequest(reference=reference_of(reference))
         return self._client.call(self._stub.DeleteVector, request).deleted_count
 
     def build(self, name: str, *, pairs: Sequence[tuple[str, str]], **options: Any) -> Vector:
@@ -146,7 +151,8 @@ class Vectors:
         found: list[Vector] = []
         token = ""
         while True:
-            request = vector_pb2.ListVectorsRequest(page_size=1000, page_token=token, name=name)
+            with sending():
+                request = vector_pb2.ListVectorsRequest(page_size=1000, page_token=token, name=name)
             page = self._client.call(self._stub.ListVectors, request)
             found.extend(to_vector(vector) for vector in page.vectors)
             token = page.next_page_token
@@ -156,7 +162,10 @@ class Vectors:
 
 def reference_of(reference: str | Vector) -> str:
     """The text of a reference."""
-    return reference.reference if isinstance(reference, Vector) else reference
+    text = reference.reference if isinstance(reference, Vector) else reference
+    if not isinstance(text, str) or not text:
+        raise invalid("BAD_VECTOR_NAME", f"{text!r} names no vector; write name or name@version")
+    return text
 
 
 def to_vector(proto: vector_pb2.Vector, directions: np.ndarray | None = None) -> Vector:

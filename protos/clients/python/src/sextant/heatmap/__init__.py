@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sextant.errors import invalid
 from sextant.heatmap.document import Document, gather, to_json
 from sextant.readings import ReadingArrays
+from sextant.refusals import writing
 from sextant.transcript import Transcript
 from sextant.vocabulary import Vocabulary
 
@@ -46,7 +47,8 @@ class Heatmap:
         """Writes `.html`, or `.png`, `.svg`, `.pdf` (see `picture` for their options)."""
         path = Path(path)
         if path.suffix in PAGES:
-            path.write_text(self.html(), encoding="utf-8")
+            with writing(path):
+                path.write_text(self.html(), encoding="utf-8")
         elif path.suffix in PICTURES:
             self.picture(path, **options)  # type: ignore[arg-type]
         else:
@@ -79,7 +81,8 @@ class Heatmap:
         """
         from sextant.heatmap.picture import draw
 
-        return draw(self.document, Path(path), theme=theme, metric=metric, columns=columns)
+        with writing(Path(path)):
+            return draw(self.document, Path(path), theme=theme, metric=metric, columns=columns)
 
     def _repr_html_(self) -> str:
         height = _FRAME_PIXELS + _ROW_PIXELS * len(self.document.arrays.layers)
