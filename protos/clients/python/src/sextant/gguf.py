@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from sextant.errors import SextantError
+from sextant.refusals import reading
 
 _MAGIC = b"GGUF"
 _ALIGNMENT = 32
-_F32 = 0
+_KINDS = {0: "<f4", 1: "<f2", 28: "<f8"}  # Of numbers that are not quantised.
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _MAX_COUNT = 1 << 20  # Of tensors, keys or array elements: far above any control vector, far below memory.
@@ -35,7 +36,7 @@ def write(path: Path, directions: Mapping[int, np.ndarray], metadata: Mapping[st
         )
     offset = 0
     for layer, direction in directions.items():
-        out += _string(f"direction.{layer}") + struct.pack("<IQIQ", 1, direction.size, _F32, offset)
+        out += _string(f"direction.{layer}") + struct.pack("<IQIQ", 1, direction.size, 0, offset)
         offset += -(-direction.nbytes // _ALIGNMENT) * _ALIGNMENT
     out += bytes(-len(out) % _ALIGNMENT)
     for direction in directions.values():
@@ -49,7 +50,8 @@ def read(path: Path) -> tuple[dict[int, np.ndarray], dict[str, Any]]:
 
     Raises SextantError INVALID_ARGUMENT / BAD_CONTROL_VECTOR for anything else.
     """
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     try:
         return _Reader(data).control_vector()
     except (struct.error, ValueError, UnicodeDecodeError, KeyError) as error:
@@ -134,13 +136,13 @@ def _directions(
         prefix, _, number = name.partition(".")
         if prefix != "direction" or not number.isdecimal() or int(number) < 1:
             raise ValueError(f"tensor {name!r}: a control vector holds direction.<N> with N >= 1 only")
-        if kind != _F32 or len(shape) != 1:
-            raise ValueError(f"tensor {name!r} is not one-dimensional F32")
+        if kind not in _KINDS or len(shape) != 1:
+            raise ValueError(f"tensor {name!r} is not one-dimensional F32, F16 or F64")
         if int(number) in found:
             raise ValueError(f"tensor {name!r} comes twice")
-        if begin + offset + 4 * shape[0] > len(data):
+        if begin + offset + np.dtype(_KINDS[kind]).itemsize * shape[0] > len(data):
             raise ValueError(f"tensor {name!r} is cut short")
-        found[int(number)] = np.frombuffer(data, "<f4", shape[0], begin + offset)
+        found[int(number)] = np.frombuffer(data, _KINDS[kind], shape[0], begin + offset).astype(np.float32)
     if len({direction.size for direction in found.values()}) != 1:
         raise ValueError("its directions are missing or differ in length")
     return dict(sorted(found.items()))

@@ -71,7 +71,7 @@ def to_datetime(message, field: str) -> datetime | None:
 
 @dataclass(frozen=True)
 class Tokens:
-    """ids: int32 [token]. texts: each id's text on its own; bytes that are no whole characters are `<0xE2>`."""
+    """ids: int32 [token]. texts: of each id alone; bytes that are no whole characters are `<0xE2>`."""
 
     ids: np.ndarray
     texts: list[str]

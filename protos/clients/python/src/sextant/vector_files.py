@@ -1,22 +1,25 @@
-"""Vectors to files and back: GGUF control vectors and safetensors."""
+"""Vectors to files and back: GGUF control vectors, safetensors; and out of plain arrays."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from sextant import gguf
-from sextant.errors import SextantError, invalid
+from sextant.arrays import choose, read_arrays
+from sextant.errors import invalid
+from sextant.refusals import reading, writing
+from sextant.selection import Layers, parse_layers, site_name, site_number
 from sextant.vectors import Vector
 
 _FORMAT = "sextant-vector"
+_MAX_BYTES = 1 << 30  # Above any vector; most models are larger.
 
 
 @dataclass(frozen=True)
@@ -45,29 +48,71 @@ def export_vector(
         raise invalid(
             "NO_DIRECTIONS", f"{vector.reference} is only a listing; use vectors.get({vector.reference!r})"
         )
-    if kind == "gguf":
-        _export_gguf(vector, path)
-    elif kind == "safetensors":
-        _export_safetensors(vector, path)
-    else:
+    if kind not in ("gguf", "safetensors"):
         raise invalid(
             "UNKNOWN_FORMAT", f"cannot write {kind or 'a file without suffix'}; use gguf or safetensors"
         )
+    with writing(path):
+        _export_gguf(vector, path) if kind == "gguf" else _export_safetensors(vector, path)
     return path
 
 
-def read_vector(path: str | Path) -> VectorFile:
-    """Reads a GGUF control vector or a safetensors file that `export_vector` wrote.
+def read_vector(
+    path: str | Path, *, tensor: str | None = None, layers: Layers | None = None, site: str | None = None
+) -> VectorFile:
+    """Reads a GGUF control vector (llama.cpp's, repeng's), or plain arrays of safetensors, .npy and .npz.
 
-    Raises SextantError: NOT_FOUND, or INVALID_ARGUMENT naming what is wrong.
+    tensor: which array, where there are several. layers, site: where a plain array acts, which it does not
+    say itself: [hidden] at each of `layers`, or [layers, hidden] in their order; "all" is 0 to its last. The
+    default site is resid_post. Of a file that says its layers, `layers` chooses some.
+
+    Raises SextantError: NOT_FOUND, or INVALID_ARGUMENT naming what is wrong and what was found.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SextantError("NOT_FOUND", "FILE_NOT_FOUND", f"there is no file {path}")
-    with path.open("rb") as file:
-        magic = file.read(4)
+    with reading(path):
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise invalid("BAD_VECTOR_FILE", f"{path} has {size:,} bytes: no vector is that large")
+        data = path.read_bytes()
     # By what it is or claims to be, so that a damaged file is called by its own format's name.
-    return _read_gguf(path) if magic == b"GGUF" or path.suffix == ".gguf" else _read_safetensors(path)
+    if data.startswith(b"GGUF") or path.suffix == ".gguf":
+        return _chosen(path, _read_gguf(path), tensor, layers, site)
+    arrays, metadata = read_arrays(path, data)
+    if metadata.get("format") == _FORMAT:
+        return _chosen(path, _read_own(path, arrays, metadata), tensor, layers, site)
+    return _from_array(path, choose(path, arrays, tensor), layers, site)
+
+
+def _chosen(
+    path: Path, file: VectorFile, tensor: str | None, layers: Layers | None, site: str | None
+) -> VectorFile:
+    """Some of the layers of a file that says them."""
+    if tensor is not None:
+        raise invalid("WHICH_TENSOR", f"{path} is one vector: leave tensor= (--tensor) out")
+    if site is not None and site_name(site_number(site)) != file.site:
+        raise invalid("WHICH_SITE", f"{path} says that it acts at {file.site}: leave site= (--site) out")
+    wanted = parse_layers(layers) or list(file.layers)
+    if unknown := [layer for layer in wanted if layer not in file.layers]:
+        known = ", ".join(map(str, file.layers))
+        raise invalid("WHICH_LAYERS", f"{path} has no direction of layer {unknown[0]}; it has {known}")
+    rows = [file.layers.index(layer) for layer in wanted]
+    return replace(file, layers=tuple(wanted), directions=file.directions[rows])
+
+
+def _from_array(path: Path, array: np.ndarray, layers: Layers | None, site: str | None) -> VectorFile:
+    """A vector of an array that says nothing but its numbers."""
+    rows = np.atleast_2d(array)
+    shape = f"{path} holds {list(array.shape)} and does not say for which layers"
+    if layers is None:
+        advice = "all or 10-14" if len(rows) > 1 else "14"
+        raise invalid("WHICH_LAYERS", f"{shape}: say it with layers= (--layers {advice})")
+    wanted = parse_layers(layers) or list(range(len(rows)))
+    if len(rows) not in (1, len(wanted)):
+        raise invalid("WHICH_LAYERS", f"{path} holds {len(rows)} directions; {len(wanted)} layers were given")
+    directions = np.ascontiguousarray(np.broadcast_to(rows, (len(wanted), rows.shape[1])))
+    if not np.isfinite(directions).all():
+        raise invalid("BAD_VECTOR_FILE", f"{path} holds NaN or infinity")
+    return VectorFile("", site_name(site_number(site or "resid_post")), tuple(wanted), directions)
 
 
 def _export_gguf(vector: Vector, path: Path) -> None:
@@ -127,18 +172,14 @@ def _export_safetensors(vector: Vector, path: Path) -> None:
         "basis": "raw Hugging Face",
     }
     assert vector.directions is not None
-    save_file({"directions": np.ascontiguousarray(vector.directions, np.float32)}, path, metadata)
+    path.write_bytes(save({"directions": np.ascontiguousarray(vector.directions, np.float32)}, metadata))
 
 
-def _read_safetensors(path: Path) -> VectorFile:
+def _read_own(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> VectorFile:
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise invalid("BAD_VECTOR_FILE", f"{path} holds no {_FORMAT}: its metadata does not say so")
-            directions = file.get_tensor("directions").astype(np.float32)
+        directions = arrays["directions"].astype(np.float32)
         layers = tuple(int(layer) for layer in json.loads(metadata["layers"]))
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise invalid("BAD_VECTOR_FILE", f"{path} is no vector: {error}") from error
     if directions.ndim != 2 or len(directions) != len(layers):
         raise invalid(

@@ -24,7 +24,7 @@ class Vocabulary:
         self._texts.update((i, text) for i, text in zip(ids, texts, strict=False) if _LOSSY not in text)
 
     def texts(self, ids: Iterable[int] | np.ndarray) -> dict[int, str]:
-        """Text of every id in `ids` (any shape); -1 is "". Bytes that are no whole characters are `<0xE2>`."""
+        """Text of every id in `ids` (any shape); -1 is "". Bytes that are no whole character are `<0xE2>`."""
         wanted = np.unique(np.fromiter(ids, np.int64) if not isinstance(ids, np.ndarray) else ids)
         missing = [int(i) for i in wanted if int(i) not in self._texts]
         for begin in range(0, len(missing), _BATCH):

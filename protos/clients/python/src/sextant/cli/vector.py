@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 import sextant
+from sextant.cli import arguments, outputs
 from sextant.cli.tables import table
 from sextant.errors import invalid
 from sextant.heatmap.document import spans
@@ -24,15 +25,37 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     show = actions.add_parser("show", help="everything about one version")
     show.add_argument("reference", metavar="NAME[@V]")
     show.set_defaults(run=_show)
-    bring = actions.add_parser("import", help="store a GGUF control vector or a safetensors file")
+    bring = actions.add_parser(
+        "import",
+        help="store a GGUF control vector, or safetensors, .npy or .npz arrays",
+        description="Stores a GGUF control vector (llama.cpp's, repeng's), what `vector export` wrote, or an "
+        "array [hidden] or [layers, hidden] of a .npy, .npz or safetensors file.",
+    )
     bring.add_argument("file")
-    bring.add_argument("--name", help="default: the name in the file, else the file's own")
+    bring.add_argument(
+        "--tensor", type=arguments.given, metavar="NAME", help="which array, where a file holds several"
+    )
+    bring.add_argument(
+        "--layers",
+        type=arguments.given,
+        metavar="LAYERS",
+        help="where a plain array acts, in its order: 14 or 10-14; all is 0 to its last. Of a file that says "
+        "its layers: only these",
+    )
+    bring.add_argument(
+        "--site", choices=sextant.SITES, metavar="SITE", help="where a plain array acts (default resid_post)"
+    )
+    bring.add_argument(
+        "--name", type=arguments.given, help="default: the name in the file, else the file's own"
+    )
     bring.add_argument("--description", default=None)
     bring.set_defaults(run=_import)
     export = actions.add_parser("export", help="write a version to a file")
     export.add_argument("reference", metavar="NAME[@V]")
     export.add_argument("--format", choices=("gguf", "safetensors"), help="default: what FILE ends in")
-    export.add_argument("--output", metavar="FILE", help="default: NAME-V.gguf or NAME-V.safetensors")
+    export.add_argument(
+        "--output", type=arguments.given, metavar="FILE", help="default: NAME-V.gguf or NAME-V.safetensors"
+    )
     export.set_defaults(run=_export)
     delete = actions.add_parser("delete", help="hide a version, or all versions of a name")
     delete.add_argument("reference", metavar="NAME[@V]")
@@ -74,7 +97,13 @@ def _show(client: sextant.Client, options: argparse.Namespace, console: Console)
 
 
 def _import(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
-    file = sextant.read_vector(options.file)
+    file = sextant.read_vector(options.file, tensor=options.tensor, layers=options.layers, site=options.site)
+    size, hidden_size = file.directions.shape[1], client.model().hidden_size
+    if size != hidden_size:
+        raise invalid(
+            "BAD_VECTOR",
+            f"directions of {options.file} have {size} numbers; rows of the served model have {hidden_size}",
+        )
     stored = client.vectors.put(
         options.name or file.name or Path(options.file).stem.lower(),
         file.directions,
@@ -83,7 +112,7 @@ def _import(client: sextant.Client, options: argparse.Namespace, console: Consol
         description=file.description if options.description is None else options.description,
         model_sha256=file.model_sha256,
     )
-    console.print(f"stored {stored.reference}: {stored.site} {spans(list(stored.layers))}", highlight=False)
+    console.print(f"stored {stored.reference}: {stored.site} {spans(list(stored.layers))}")
 
 
 def _export(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
@@ -91,13 +120,13 @@ def _export(client: sextant.Client, options: argparse.Namespace, console: Consol
         raise invalid(
             "UNKNOWN_FORMAT", "say what to write: --output happy.gguf, or --format gguf or safetensors"
         )
+    if options.output:
+        outputs.check_file("--output", options.output)
     v = client.vectors.get(options.reference)
     path = options.output or f"{v.name}-{v.version}.{options.format}"
-    console.print(f"wrote {sextant.export_vector(v, path, options.format)}", highlight=False)
+    console.print(f"wrote {sextant.export_vector(v, path, options.format)}")
 
 
 def _delete(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
     count = client.vectors.delete(options.reference)
-    console.print(
-        f"deleted {count} version{'s' if count != 1 else ''} of {options.reference}", highlight=False
-    )
+    console.print(f"deleted {count} version{'s' if count != 1 else ''} of {options.reference}")
