@@ -86,7 +86,11 @@ class FakeGateway(
 
     def Tokenize(self, request, context):
         ids = self.vocabulary.encode(request.text)
-        return inference_pb2.TokenizeResponse(ids=ids, texts=[self.vocabulary.texts[i] for i in ids], token_bytes=self.vocabulary.token_bytes(ids))
+        return inference_pb2.TokenizeResponse(
+            ids=ids,
+            texts=[self.vocabulary.texts[i] for i in ids],
+            token_bytes=self.vocabulary.token_bytes(ids),
+        )
 
     def Detokenize(self, request, context):
         texts = [self.vocabulary.texts[i] for i in request.ids]

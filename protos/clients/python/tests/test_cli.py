@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
 import shlex
-import signal
-import subprocess
 import sys
 
 import grpc
@@ -18,16 +15,6 @@ import sextant
 from sextant.cli import arguments, live, status
 from sextant.cli.main import main, parser
 from sextant.cli.status import figures
-
-
-@pytest.fixture
-def sextant_(address, capsys):
-    def call(*words: str) -> tuple[int, str, str]:
-        code = main(["--server", address, *words])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_generate_writes_everything(sextant_, tmp_path, gateway):
@@ -153,33 +140,9 @@ def test_live_heatmap_fits_and_shows_what_came(client):
     assert max(len(line) for line in plain.file.getvalue().splitlines()) <= 60
 
 
-def test_ctrl_c_cancels_on_the_server(address, gateway, tmp_path):
-    gateway.hold = True
-    command = [sys.executable, "-m", "sextant.cli.main", "--server", address, "generate", "Once"]
-    command += ["--html", str(tmp_path / "x.html")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    read = ""
-    while " was" not in read:  # The second token: the server now waits.
-        read += process.stdout.read(1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130 and "cancelled" in err
-    assert "x.partial.html (partial)" in err and "interrupted after 2 of" in (
-        tmp_path / "x.partial.html"
-    ).read_text("utf-8")
-    assert gateway.cancelled.wait(5)
-
-
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ("--html /nonexistent/a.html", "OUTPUT_NOT_WRITABLE"),
         ("--html /tmp", "UNKNOWN_FORMAT"),
         ("--png a.gif", "UNKNOWN_FORMAT"),
         ("--lens --theme dark", "NO_PICTURE"),

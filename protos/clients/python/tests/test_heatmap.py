@@ -179,7 +179,9 @@ def test_what_cannot_be_seen_is_shown():
     assert visible(" a") == "·a" and visible("  b c") == "··b c" and visible("a") == "a"
     assert visible(" ") == "␣" and visible("  ") == "␣␣" and visible("") == "∅" and visible("\n") == "⏎"
     assert visible("\ufffd") == "\ufffd"
-    assert visible("\xa0") == "U+00A0" and visible("\ufe0f") == "U+FE0F" and visible(" \u0301x") == "·◌\u0301x"
+    assert (
+        visible("\xa0") == "U+00A0" and visible("\ufe0f") == "U+FE0F" and visible(" \u0301x") == "·◌\u0301x"
+    )
 
 
 def test_bytes_that_are_no_whole_characters(client, gateway, tmp_path):

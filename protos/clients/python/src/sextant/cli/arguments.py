@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 
 import sextant
@@ -65,6 +66,24 @@ def positions(text: str) -> PositionsLike:
     return found
 
 
+def given(text: str) -> str:
+    """Text that says something: an empty one would be taken for a flag that is not there."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: say what is meant, or leave the flag out")
+    return text
+
+
+def seconds(text: str) -> float:
+    """A length of time."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    return value
+
+
 def text(argument: str) -> str:
     """A text argument; `-` is standard input, whose bytes must be UTF-8."""
     if argument != "-":
@@ -79,8 +98,9 @@ def text(argument: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """A comma-separated list."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+    """A comma-separated list of at least one."""
+    found = [word.strip() for word in text.split(",") if word.strip()]
+    return found or [given("")]
 
 
 def _truth(text: str) -> bool:

@@ -7,7 +7,8 @@ import argparse
 from rich.console import Console
 
 import sextant
-from sextant.cli import outputs
+from sextant.cli import arguments, outputs
+from sextant.cli.saving import Saving, readings_files
 from sextant.cli.tables import size, table, until
 from sextant.heatmap.document import spans
 from sextant.progress import Progress
@@ -21,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     actions.add_parser("list", help="what is kept").set_defaults(run=_list)
     get = actions.add_parser("get", help="show one capture, or save it")
     get.add_argument("id", help="32 hex digits")
-    get.add_argument("--save", metavar="FILE", help="write it as safetensors")
+    get.add_argument("--save", type=arguments.given, metavar="FILE", help="write it as safetensors")
     get.add_argument("--dtype", choices=("float32", "stored"), default="float32")
     get.set_defaults(run=_get)
     follow = actions.add_parser(
@@ -30,7 +31,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Waits until every reading of a capture is there, and writes them.",
     )
     follow.add_argument("id", help="32 hex digits")
-    follow.add_argument("--wait", type=float, metavar="SECONDS", help="the longest wait (default: no limit)")
+    follow.add_argument(
+        "--wait", type=arguments.seconds, metavar="SECONDS", help="the longest wait (default: no limit)"
+    )
     outputs.add_to(follow.add_argument_group("files"))
     follow.set_defaults(run=_follow)
     delete = actions.add_parser("delete", help="free captures")
@@ -52,9 +55,11 @@ def _list(client: sextant.Client, options: argparse.Namespace, console: Console)
 
 
 def _get(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
+    if options.save:
+        outputs.check_file("--save", options.save)
     rows = client.captures.get(options.id)
     if options.save:
-        console.print(f"wrote {rows.save(options.save, dtype=options.dtype)}", highlight=False)
+        console.print(f"wrote {rows.save(options.save, dtype=options.dtype)}")
         return
     info = rows.info
     sites, layers, positions = _shape(info)
@@ -78,6 +83,7 @@ def _get(client: sextant.Client, options: argparse.Namespace, console: Console) 
 
 def _follow(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
     outputs.check(options)
+    console = outputs.console_of(options, console)
     following = client.captures.follow(options.id, timeout=options.wait)
     expected = following.info.position_count
     try:
@@ -94,15 +100,15 @@ def _follow(client: sextant.Client, options: argparse.Namespace, console: Consol
             f"{count} of {expected} positions have readings after {options.wait:g} s; is a lens decoder "
             "running? Wait longer with the same command",
         ) from None
-    for path in outputs.save_readings(following.lens, options):
-        outputs.report(console, path)
-    console.print(f"{following.received.log.position_count} positions read", highlight=False)
+    readings = following.lens
+    Saving(console).write(readings_files(lambda: readings, options))
+    console.print(f"{following.received.log.position_count} positions read")
 
 
 def _delete(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
     for identifier in options.id:
         client.captures.delete(identifier)
-        console.print(f"deleted {identifier}", highlight=False)
+        console.print(f"deleted {identifier}")
 
 
 def _shape(info: sextant.CaptureInfo) -> tuple[str, str, str]:

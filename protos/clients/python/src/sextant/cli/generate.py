@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 
 from rich.console import Console
-from rich.markup import escape
 
 import sextant
 from sextant.cli import arguments, outputs
+from sextant.cli.consoles import standard_error
 from sextant.cli.live import LiveHeatmap
+from sextant.cli.saving import File, Saving, partial_files, readings_files
 from sextant.errors import invalid
 from sextant.events import StartedEvent, WarningEvent
 
@@ -23,7 +23,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     p.add_argument("prompt", help="the text; - reads it from standard input")
     p.add_argument("--chat", action="store_true", help="send the prompt as a user's message of a chat")
-    p.add_argument("--system", metavar="TEXT", help="system message (with --chat)")
+    p.add_argument("--system", type=arguments.given, metavar="TEXT", help="system message (with --chat)")
     p.add_argument(
         "--max-new-tokens", type=int, default=64, metavar="N", help="default %(default)s; 0: prompt only"
     )
@@ -32,7 +32,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     s.add_argument("--top-p", type=float, default=1.0, metavar="P")
     s.add_argument("--top-k", type=int, default=0, metavar="K", help="0 is off (default)")
     s.add_argument("--seed", type=int, default=0)
-    s.add_argument("--stop", action="append", default=[], metavar="TEXT", help="may be given several times")
+    s.add_argument(
+        "--stop",
+        type=arguments.given,
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="may be given several times",
+    )
     s.add_argument("--ignore-eos", action="store_true", help="go on after the model's end of text")
     lens = p.add_argument_group("lens")
     lens.add_argument(
@@ -46,7 +53,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         metavar="SITE,...",
         help="default resid_post; also attn_out, ...",
     )
-    lens.add_argument("--lens-layers", metavar="LAYERS", help="all (default), 14, 10-14 or 0,5,10-14")
+    lens.add_argument(
+        "--lens-layers",
+        type=arguments.given,
+        metavar="LAYERS",
+        help="all (default), 14, 10-14 or 0,5,10-14",
+    )
     lens.add_argument(
         "--lens-positions",
         type=arguments.positions,
@@ -54,22 +66,35 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="all (default), prompt, generation, or prompt positions like 0,-1 or 2:5",
     )
     lens.add_argument(
-        "--lens-wait", type=float, metavar="SECONDS", help="for readings after the last token (default 60)"
+        "--lens-wait",
+        type=arguments.seconds,
+        metavar="SECONDS",
+        help="the longest wait, after the last token, for readings that lens decoders still owe (default 60, "
+        "0 to 600). When it passes: exit code 1, files are written as NAME.partial, and the command that "
+        "waits for the rest is printed",
     )
     outputs.add_to(lens, " (implies --lens)")
     c = p.add_argument_group("capture")
     c.add_argument(
         "--capture", type=arguments.words, metavar="SITE,...", help="keep activations of these sites"
     )
-    c.add_argument("--capture-layers", metavar="LAYERS", help="as --lens-layers")
+    c.add_argument("--capture-layers", type=arguments.given, metavar="LAYERS", help="as --lens-layers")
     c.add_argument(
         "--capture-positions", type=arguments.positions, metavar="POSITIONS", help="as --lens-positions"
     )
     c.add_argument("--capture-before-steering", action="store_true", help="record what steering then changed")
-    c.add_argument("--capture-label", metavar="TEXT", help="shown by `sextant capture list`")
+    c.add_argument(
+        "--capture-label",
+        type=arguments.given,
+        metavar="TEXT",
+        help="shown by `sextant capture list`",
+    )
     c.add_argument("--capture-ttl", type=int, metavar="SECONDS", help="time to live (default an hour)")
     c.add_argument(
-        "--save-capture", metavar="FILE", help="write the activations as safetensors (needs --capture)"
+        "--save-capture",
+        type=arguments.given,
+        metavar="FILE",
+        help="write the activations as safetensors (needs --capture)",
     )
     p.add_argument_group("steering").add_argument(
         "--steer",
@@ -89,6 +114,7 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
     """Generates, shows, saves. 0, or 1 when readings are missing."""
     _check_flags(options)
     outputs.check(options)
+    console = outputs.console_of(options, console)
     text = arguments.text(options.prompt)
     prompt: str | list[dict[str, str]] = text
     if options.chat:
@@ -115,15 +141,22 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
         else:
             _stream(out, console, prefix, options.quiet)
     except (sextant.SextantError, KeyboardInterrupt) as error:
-        why = (
-            f"failed ({error.reason or error.code})"
-            if isinstance(error, sextant.SextantError)
-            else "interrupted"
-        )
-        outputs.save_partial(client, out, options, Console(stderr=True), why)
+        out.cancel()
+        failed = isinstance(error, sextant.SextantError)
+        why = f"failed ({error.reason or error.code})" if failed else "interrupted"
+        saving = Saving(standard_error(), interrupted=not failed)
+        saving.write_what_arrived(partial_files(client, out, options, why))
         raise
     missing = out.stats.missing_reading_count
-    _save(out, options, console, f"{missing} positions have no readings yet" if missing else "")
+    saving = Saving(console, options.quiet)
+    saving.write(
+        readings_files(
+            lambda: out.lens, options, f"{missing} positions have no readings yet" if missing else ""
+        ),
+        partial=bool(missing),
+    )
+    if options.save_capture:
+        saving.write([File("safetensors", options.save_capture, lambda path: out.activations.save(path))])
     if not options.quiet:
         _summary(out, options)
     if missing:
@@ -133,7 +166,7 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
 
 def _check_flags(options: argparse.Namespace) -> None:
     """Refuses flags that would say nothing without another one."""
-    lens = options.lens or options.html or options.png or options.json
+    lens = options.lens or outputs.wants_readings(options)
     needs = (
         ("system", options.chat, "--chat"),
         *((f"lens_{name}", lens, "--lens") for name in ("top_k", "sites", "layers", "positions", "wait")),
@@ -152,7 +185,7 @@ def _check_flags(options: argparse.Namespace) -> None:
 
 
 def _lens(options: argparse.Namespace) -> sextant.Lens | None:
-    if not (options.lens or options.html or options.png or options.json):
+    if not (options.lens or outputs.wants_readings(options)):
         return None
     return sextant.Lens(
         top_k=5 if options.lens_top_k is None else options.lens_top_k,
@@ -182,40 +215,25 @@ def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool)
         for event in out:
             started = True
             if isinstance(event, StartedEvent) and not quiet:
-                console.print(f"[dim]{escape(prefix)}[/]", end="", highlight=False, soft_wrap=True)
+                console.print(prefix, style="dim", end="", soft_wrap=True)
             if event.text:
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
+                console.file.write(event.text)
+                console.file.flush()
             if isinstance(event, WarningEvent):
-                Console(stderr=True).print(f"\n[yellow]warning {event.reason}[/]: {escape(event.message)}")
+                standard_error().print(f"\nwarning {event.reason}: {event.message}", style="yellow")
     finally:  # An error that follows begins on a line of its own.
         if started:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
-
-
-def _save(out: sextant.Generation, options: argparse.Namespace, console: Console, partial: str) -> None:
-    if options.html or options.png or options.json:
-        for path in outputs.save_readings(out.lens, options, partial):
-            if not options.quiet:
-                outputs.report(console, path, bool(partial))
-    if options.save_capture:
-        path = out.activations.save(options.save_capture)
-        if not options.quiet:
-            outputs.report(console, path)
+            console.file.write("\n")
+            console.file.flush()
 
 
 def _say_how_to_resume(out: sextant.Generation, options: argparse.Namespace) -> None:
     """Readings that are missing come once a lens decoder has time: the command that waits for them."""
     words = ["sextant", "capture", "follow", out.capture.rpartition("/")[2]]
-    for flag in ("html", "png", "json"):
-        if path := getattr(options, flag):
-            words += [f"--{flag}", path]
-    Console(stderr=True).print(
-        f"the missing readings can still come; wait for them with: {escape(shlex.join(words))}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    for kind in outputs.READINGS:
+        if path := getattr(options, kind):
+            words += [f"--{kind}", path]
+    standard_error().print(f"the missing readings can still come; wait for them with: {shlex.join(words)}")
 
 
 def _summary(out: sextant.Generation, options: argparse.Namespace) -> None:
@@ -231,4 +249,4 @@ def _summary(out: sextant.Generation, options: argparse.Namespace) -> None:
         parts.append(f"{steer.label} touched {count} rows")
     if options.capture:
         parts.append(f"kept as {out.capture.rpartition('/')[2]}")
-    Console(stderr=True).print(f"[dim]{escape('; '.join(parts))}[/]", highlight=False, soft_wrap=True)
+    standard_error().print("; ".join(parts), style="dim")

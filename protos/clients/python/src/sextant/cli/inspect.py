@@ -35,7 +35,7 @@ def _model(client: sextant.Client, options: argparse.Namespace, console: Console
 def _tokenize(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
     tokens = client.tokenize(arguments.text(options.text), options.add_special_tokens)
     if not console.is_terminal:
-        console.print(" ".join(map(str, tokens.ids)), highlight=False, soft_wrap=True)
+        console.print(" ".join(map(str, tokens.ids)), soft_wrap=True)
         return
     shown = Text()
     for number, piece in enumerate(tokens.texts):

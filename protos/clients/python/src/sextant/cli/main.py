@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 import sextant
-from sextant.cli import capture, generate, inspect, status, vector
+from sextant.cli import arguments, capture, generate, inspect, status, vector
+from sextant.cli.consoles import standard_error, standard_output
 
 _EPILOG = """exit codes:
   0    done
@@ -21,7 +20,6 @@ _EPILOG = """exit codes:
   3    no gateway answers at --server
   130  interrupted (Ctrl-C); the work on the server is cancelled
 """
-_PIPE_COLUMNS = 240
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,9 +33,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"sextant {sextant.__version__}")
     top.add_argument(
         "--server",
+        type=arguments.given,
         metavar="HOST:PORT",
-        default=os.environ.get("SEXTANT_SERVER", sextant.DEFAULT_ADDRESS),
-        help="the gateway (default: SEXTANT_SERVER, else %(default)s)",
+        help=f"the gateway (default: SEXTANT_SERVER, else {sextant.DEFAULT_ADDRESS})",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (generate, capture, vector, inspect, status):
@@ -47,26 +45,31 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code."""
-    options = parser().parse_args(arguments)
-    console, complaints = Console(), Console(stderr=True)
-    if not console.is_terminal:
-        console = Console(width=_PIPE_COLUMNS)  # Programs read whole lines.
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    complaints = standard_error()
     try:
         with sextant.Client(options.server) as client:
-            return options.run(client, options, console) or 0
+            return options.run(client, options, standard_output()) or 0
     except sextant.SextantError as error:
         name = f"{error.code}/{error.reason}" if error.reason else error.code
         retry = f" (retry after {error.retry_after:g} s)" if error.retry_after is not None else ""
         complaints.print(
-            f"[bold red]sextant:[/] [red]{name}[/]: {escape(error.message)}{retry}", soft_wrap=True
+            Text.assemble(("sextant:", "bold red"), " ", (name, "red"), f": {error.message}{retry}")
         )
         return _exit_code(error)
     except OSError as error:
-        complaints.print(f"[bold red]sextant:[/] {escape(str(error))}", soft_wrap=True)
+        complaints.print(Text.assemble(("sextant:", "bold red"), f" {error}"))
         return 1
     except KeyboardInterrupt:
-        complaints.print("[yellow]interrupted; the work on the server is cancelled[/]")
+        complaints.print("interrupted; the work on the server is cancelled", style="yellow")
         return 130
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    top = parser()
+    if unsaid := [word for word in arguments if word.startswith("--") and word.endswith("=--")]:
+        top.error(f"{unsaid[0]}: -- is no value")  # argparse would make it an empty list, unseen by any type.
+    return top.parse_args(arguments)
 
 
 def _exit_code(error: sextant.SextantError) -> int:
@@ -79,6 +82,9 @@ def run() -> None:
     """Entry point of the installed command."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `sextant ... | head` ends quietly.
+    sys.stdout.reconfigure(
+        errors="backslashreplace"
+    )  # A file's name may be any bytes, a terminal's set small.
     sys.exit(main())
 
 

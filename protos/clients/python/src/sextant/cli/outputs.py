@@ -1,31 +1,41 @@
-"""Files that `sextant generate` and `capture follow` leave: checked before any work, written after it."""
+"""Files that commands leave: their flags, checked before any work."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import time
-from collections.abc import Callable, Iterator
+import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
-import sextant
-from sextant.errors import invalid
+from sextant.cli import arguments
+from sextant.cli.consoles import standard_error
+from sextant.errors import SextantError, invalid
 from sextant.heatmap import PAGES, PICTURES
 from sextant.heatmap.picture import require_matplotlib
+from sextant.refusals import unwritable, writing
 
+STANDARD_OUTPUT = "-"
+READINGS = ("html", "png", "json")  # Flags of what readings are written as.
 _SUFFIXES = {"html": PAGES, "png": PICTURES}
-_SETTLE_SECONDS = 5.0  # How long a capture may take to close after its call was cancelled.
 
 
 def add_to(group: argparse._ArgumentGroup, implied: str = "") -> None:
     """Adds the flags of what readings are written as."""
-    group.add_argument("--html", metavar="FILE", help=f"interactive heatmap{implied}")
-    group.add_argument("--png", metavar="FILE", help=f"heatmap as a picture: .png, .svg or .pdf{implied}")
-    group.add_argument("--json", metavar="FILE", help=f"readings as logitlenskit v2 JSON{implied}")
+    for flag, what in (
+        ("--html", "interactive heatmap"),
+        ("--png", "heatmap as a picture: .png, .svg or .pdf"),
+        ("--json", "readings as logitlenskit v2 JSON"),
+    ):
+        group.add_argument(
+            flag, type=arguments.given, metavar="FILE", help=f"{what}; - is standard output{implied}"
+        )
     group.add_argument("--theme", choices=("light", "dark"), help="of the picture (default light)")
+
+
+def wants_readings(options: argparse.Namespace) -> bool:
+    """Whether any flag asks for readings in a file."""
+    return any(getattr(options, kind) for kind in READINGS)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -34,79 +44,71 @@ def check(options: argparse.Namespace) -> None:
         raise invalid(
             "NO_PICTURE", "--theme is the picture's: add --png FILE (the page has a switch of its own)"
         )
-    for kind in ("html", "png", "json", "save_capture"):
-        path = getattr(options, kind, None)
-        if path is None:
-            continue
-        suffixes = _SUFFIXES.get(kind, ())
-        if suffixes and Path(path).suffix not in suffixes:
-            raise invalid("UNKNOWN_FORMAT", f"--{kind} {path}: its name must end in {' or '.join(suffixes)}")
-        folder = Path(path).resolve().parent
-        if not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise invalid("OUTPUT_NOT_WRITABLE", f"cannot write {path}: {folder} is no writable folder")
-        if Path(path).is_dir():
-            raise invalid("OUTPUT_NOT_WRITABLE", f"cannot write {path}: it is a folder; name a file in it")
+    for kind in READINGS:
+        if path := getattr(options, kind):
+            _check_readings(kind, path)
+    if [getattr(options, kind) for kind in READINGS].count(STANDARD_OUTPUT) > 1:
+        raise invalid("OUTPUT_NOT_WRITABLE", "only one of --html, --png and --json can be standard output")
+    if path := getattr(options, "save_capture", None):
+        check_file("--save-capture", path)
     if options.png:
         require_matplotlib()
 
 
-def save_readings(lens: sextant.LensResult, options: argparse.Namespace, partial: str = "") -> Iterator[Path]:
-    """Writes what the flags ask for and says what was written; partial files get names that say so."""
-    named: Callable[[str], Path] = _partial_name if partial else Path
-    if options.html or options.png:
-        heatmap = lens.heatmap(partial=partial)
-        if options.html:
-            yield heatmap.save(named(options.html))
-        if options.png:
-            yield heatmap.save(named(options.png), theme=options.theme or "light")
-    if options.json:
-        yield lens.save(named(options.json), partial=partial)
+def check_file(flag: str, path: str) -> None:
+    """Refuses a file that cannot be written. One that is there stays as it is, none stays behind."""
+    if path == STANDARD_OUTPUT:
+        raise invalid("OUTPUT_NOT_WRITABLE", f"{flag} cannot write to standard output: name a file")
+    for one in (Path(path), partial_name(path)):
+        try:
+            _try_to_open(one)
+        except SextantError as error:
+            raise invalid(error.reason, f"{flag}: {error.message}") from None
 
 
-def save_partial(
-    client: sextant.Client, out: sextant.Generation, options: argparse.Namespace, console: Console, why: str
-) -> None:
-    """Writes what had arrived of a generation that did not end well; says what, and what it could not."""
-    out.cancel()
-    received = out.received
-    partial = f"{why} after {len(received.token_ids)} of at most {options.max_new_tokens} tokens"
-    if options.html or options.png or options.json:
-        _attempt(
-            console, "readings", lambda: save_readings(sextant.LensResult(received, client), options, partial)
-        )
-    if options.save_capture:
-        _attempt(console, "activations", lambda: _save_activations(client, out, options))
+def console_of(options: argparse.Namespace, console: Console) -> Console:
+    """Where a command talks: standard error when a file goes to standard output."""
+    used = STANDARD_OUTPUT in [getattr(options, kind) for kind in READINGS]
+    return standard_error() if used else console
 
 
-def report(console: Console, path: Path, partial: bool = False) -> None:
-    """One line about a file."""
-    console.print(
-        f"[dim]wrote[/] {escape(str(path))}{' (partial)' if partial else ''}", highlight=False, soft_wrap=True
-    )
-
-
-def _attempt(console: Console, what: str, write: Callable[[], Iterator[Path]]) -> None:
-    try:
-        for path in write():
-            report(console, path, partial=True)
-    except (sextant.SextantError, OSError) as error:
-        console.print(f"[yellow]no {what} could be saved:[/] {escape(str(error))}", soft_wrap=True)
-
-
-def _save_activations(
-    client: sextant.Client, out: sextant.Generation, options: argparse.Namespace
-) -> Iterator[Path]:
-    name = out.received.capture
-    if not name:
-        raise invalid("NOTHING_CAPTURED", "the call ended before its capture was opened")
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while client.captures.info(name).state == "open" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    rows = client.captures.get(name, out.received.options.capture)
-    yield rows.save(_partial_name(options.save_capture))
-
-
-def _partial_name(path: str) -> Path:
+def partial_name(path: str) -> Path:
     """`heat.partial.html` of `heat.html`: a whole file of an earlier run stays as it is."""
     whole = Path(path)
+    if _is_special(whole):
+        return whole
     return whole.with_name(f"{whole.stem}.partial{whole.suffix}")
+
+
+def _check_readings(kind: str, path: str) -> None:
+    if path == STANDARD_OUTPUT:
+        if kind == "png" and sys.stdout.isatty():
+            raise invalid("OUTPUT_NOT_WRITABLE", "--png -: a terminal shows no picture; send it to a file")
+        return
+    suffixes = _SUFFIXES.get(kind, ())
+    if suffixes and Path(path).suffix not in suffixes:
+        raise invalid("UNKNOWN_FORMAT", f"--{kind} {path}: its name must end in {' or '.join(suffixes)}")
+    check_file(f"--{kind}", path)
+
+
+def _try_to_open(path: Path) -> None:
+    """As writing it will; a pipe or a device is only looked at."""
+    with writing(path):
+        if path.is_dir():
+            raise unwritable(path, "it is a folder; name a file in it")
+        if not path.parent.exists():
+            raise unwritable(path, f"there is no folder {path.parent}")
+        if _is_special(path):
+            return
+        was_there = path.exists()
+        path.open("ab").close()
+        if not was_there:
+            path.unlink()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is a pipe or a device, as `/dev/stdout` and a shell's `>(...)` are."""
+    try:
+        return path.exists() and not path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import re
 import time
 import urllib.error
@@ -14,8 +15,10 @@ from rich.live import Live
 from rich.text import Text
 
 import sextant
+from sextant.cli import arguments
 from sextant.cli.tables import table
 
+_WATCH_SECONDS = 2
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}; too small a proto to generate.
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(\{[^}]*\})?\s+([^\s]+)")
 # HTTP ports, counted from the gateway's own port.
@@ -28,6 +31,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     p.add_argument("--watch", action="store_true", help="again every two seconds, until Ctrl-C")
     p.add_argument(
         "--metrics",
+        type=arguments.given,
         action="append",
         metavar="HOST:PORT",
         help="HTTP address of a service; repeatable (default: the usual distances from the gateway's port)",
@@ -41,10 +45,14 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
         shown, code = _look(client, options)
         console.print(shown)
         return code
+    if not console.is_terminal:  # Nothing can be drawn over; a pipe's reader gets one look after another.
+        while True:
+            console.print(_look(client, options)[0])
+            time.sleep(_WATCH_SECONDS)
     with Live(console=console, auto_refresh=False) as live:
         while True:
             live.update(_look(client, options)[0], refresh=True)
-            time.sleep(2)
+            time.sleep(_WATCH_SECONDS)
 
 
 def _look(client: sextant.Client, options: argparse.Namespace) -> tuple[RenderableType, int]:
@@ -116,5 +124,5 @@ def _get(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=1) as answer:
             return answer.read(1 << 20).decode("utf-8", "replace")
-    except (urllib.error.URLError, OSError, ValueError):
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError):
         return None

@@ -1,0 +1,193 @@
+"""Writes the files a command leaves and hears Ctrl-C meanwhile: the first is put off, a second gives up."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+import sextant
+from sextant.cli import outputs
+from sextant.cli.consoles import standard_error
+from sextant.errors import SextantError, invalid
+
+_SETTLE_SECONDS = 5.0  # How long a capture may take to close after its call was cancelled.
+_PATIENCE_SECONDS = 1.0  # What takes longer is named while it does, on a terminal.
+_INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class File:
+    """One file that a flag asks for. path: as it was typed. save: writes it where it is told to."""
+
+    kind: str  # Its suffix where the name does not say: "html", "png", "json", "safetensors".
+    path: str
+    save: Callable[[Path], object]
+
+
+def readings_files(
+    lens: Callable[[], sextant.LensResult], options: argparse.Namespace, partial: str = ""
+) -> Iterator[File]:
+    """What the flags ask for. lens: called once the first is written. partial: why it is not all."""
+    heatmap = functools.cache(lambda: lens().heatmap(partial=partial))
+    if options.html:
+        yield File("html", options.html, lambda path: heatmap().save(path))
+    if options.png:
+        theme = options.theme or "light"
+        yield File("png", options.png, lambda path: heatmap().save(path, theme=theme))
+    if options.json:
+        yield File("json", options.json, lambda path: lens().save(path, partial=partial))
+
+
+def partial_files(
+    client: sextant.Client, out: sextant.Generation, options: argparse.Namespace, why: str
+) -> Iterator[File]:
+    """What the flags ask for, of a generation that did not end well."""
+    received = out.received
+    partial = f"{why} after {len(received.token_ids)} of at most {options.max_new_tokens} tokens"
+    yield from readings_files(lambda: sextant.LensResult(received, client), options, partial)
+    if options.save_capture:
+        yield File("safetensors", options.save_capture, lambda path: _settled(client, out).save(path))
+
+
+class Saving:
+    """Writes files one after another. interrupted: whether Ctrl-C was pressed, before or meanwhile."""
+
+    def __init__(self, console: Console, quiet: bool = False, interrupted: bool = False) -> None:
+        self.interrupted = interrupted
+        self._console = console
+        self._quiet = quiet
+        self._complaints = standard_error()
+        self._name = "nothing"  # What is being written now, where, and what was there before.
+        self._path: Path | None = None
+        self._before: object = None
+
+    def write(self, files: Iterable[File], partial: bool = False) -> None:
+        """Writes all of them and says which; then raises KeyboardInterrupt if that was pressed meanwhile."""
+        before = self.interrupted
+        with self._listening():
+            for file in files:
+                self._write(file, partial)
+        if self.interrupted and not before:
+            raise KeyboardInterrupt
+
+    def write_what_arrived(self, files: Iterable[File]) -> None:
+        """Writes partial files, and says which of them could not be."""
+        files = list(files)
+        with self._listening():
+            if files and self.interrupted:
+                names = ", ".join(_name(file, partial=True) for file in files)
+                self._say(f"interrupted; writing what arrived to {names} (Ctrl-C again gives it up)")
+            for file in files:
+                try:
+                    self._write(file, partial=True)
+                except SextantError as error:
+                    self._say(f"{_name(file, partial=True)} could not be saved: {error}")
+
+    def _write(self, file: File, partial: bool) -> None:
+        self._name, self._path = _name(file, partial), None
+        if file.path == outputs.STANDARD_OUTPUT:
+            self._wait_for(lambda: _to_standard_output(file))
+            return
+        path = outputs.partial_name(file.path) if partial else Path(file.path)
+        self._path, self._before = path, _state(path)
+        self._wait_for(lambda: file.save(path))
+        if not self._quiet:
+            mark = " (partial)" if partial else ""
+            self._console.print(Text.assemble(("wrote", "dim"), f" {self._name}{mark}"), soft_wrap=True)
+
+    def _wait_for(self, work: Callable[[], object]) -> None:
+        """Runs `work` on a thread: this one hears Ctrl-C at once, whatever library is at work there."""
+        failures: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as failure:
+                failures.append(failure)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(_PATIENCE_SECONDS)
+        if thread.is_alive() and self._complaints.is_terminal:
+            with self._complaints.status(Text(f"writing {self._name}")):
+                thread.join()
+        thread.join()
+        if failures:
+            raise failures[0]
+
+    @contextlib.contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Hears Ctrl-C, unless this process was told to ignore it."""
+        before = signal.getsignal(signal.SIGINT)
+        if before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self._hear)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _hear(self, *_: object) -> None:
+        """The first Ctrl-C is put off; a second ends the process, for no thread can be stopped."""
+        if not self.interrupted:
+            self.interrupted = True
+            self._say_at_once(f"interrupted; still writing {self._name} (Ctrl-C again gives it up)")
+            return
+        self._say_at_once(f"interrupted again; {self._name} is not written")
+        if self._path is not None and self._path.is_file() and _state(self._path) != self._before:
+            self._path.unlink()
+        os._exit(_INTERRUPTED)
+
+    def _say(self, text: str) -> None:
+        self._complaints.print(text, style="yellow")
+
+    def _say_at_once(self, text: str) -> None:
+        """As a signal's handler may: whatever stream is being written to, this goes past it."""
+        begin = "\r\x1b[K" if self._complaints.is_terminal else ""
+        os.write(2, f"{begin}{text}\n".encode(errors="backslashreplace"))
+
+
+def _name(file: File, partial: bool) -> str:
+    if file.path == outputs.STANDARD_OUTPUT:
+        return "standard output"
+    return str(outputs.partial_name(file.path) if partial else file.path)
+
+
+def _state(path: Path | None) -> object:
+    """What tells whether a file was written to; None when there is none."""
+    if path is None or not path.is_file():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _to_standard_output(file: File) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"file.{file.kind}")
+        file.save(path)
+        sys.stdout.flush()
+        sys.stdout.buffer.write(path.read_bytes())
+        sys.stdout.buffer.flush()
+
+
+def _settled(client: sextant.Client, out: sextant.Generation) -> sextant.Activations:
+    """The rows of a call that was cut off, once its capture has closed."""
+    name = out.received.capture
+    if not name:
+        raise invalid("NOTHING_CAPTURED", "the call ended before its capture was opened")
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while client.captures.info(name).state == "open" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return client.captures.get(name, out.received.options.capture)
