@@ -26,7 +26,8 @@ function cardOf(layer, position) {
   add("KL from final layer", (r.kl[index] / 1000).toFixed(2) + " nats");
   if (r.rank[index]) {
     const chance = Math.exp(r.targetLogprob[index] / 1000);
-    add("came next", `${visible(data.next[position]).join("")}  ·  rank ${r.rank[index].toLocaleString("en")}  ·  ${percent(chance)}`);
+    add("came next", visible(data.next[position]).join(""));
+    add("its rank and probability", `${r.rank[index].toLocaleString("en")}  ·  ${percent(chance)}`);
   }
   card.append(figures);
   return card;

@@ -142,7 +142,7 @@ function paint() {
   paintOverview();
 }
 
-const percent = (p) => p >= .9995 ? "100 %" : p >= .1 ? (100 * p).toFixed(0) + " %" : p >= .001 ? (100 * p).toFixed(1) + " %" : p > 0 ? "< 0.1 %" : "0";
+const percent = (p) => p >= .9995 ? "100\u00a0%" : p >= .1 ? (100 * p).toFixed(0) + "\u00a0%" : p >= .001 ? (100 * p).toFixed(1) + "\u00a0%" : p > 0 ? "<\u00a00.1\u00a0%" : "0";
 
 function paintLegend() {
   const canvas = find("legend").querySelector("canvas"), context = canvas.getContext("2d");

@@ -175,6 +175,18 @@ find("help").addEventListener("click", toggleHelp);
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 prefersDark.addEventListener("change", (event) => setTheme(event.matches ? "dark" : "light"));
 
+// The legend names the marks that this page has.
+function showMarks() {
+  const has = {
+    space: data.strings.some((text) => /^ +[^ ]/.test(text)),
+    byte: data.strings.some((text) => /<0x[0-9A-F]{2}>/.test(text)),
+    missing: data.readings.some((r) => r.entropy.includes(null)),
+    steered: Object.values(data.steered).flat().length > 0,
+    generated: positionCount > data.promptCount,
+  };
+  for (const [name, shown] of Object.entries(has)) find("marks").querySelector(`[data-mark="${name}"]`).hidden = !shown;
+}
+
 function notes() {
   find("title").textContent = data.title || data.model;
   const generated = Math.max(0, positionCount - data.promptCount);
@@ -187,6 +199,7 @@ function notes() {
 }
 
 notes();
+showMarks();
 setTheme(prefersDark.matches ? "dark" : "light");
 buildAxis(find("sheet"));
 for (let position = 0; position < positionCount; position++) {
