@@ -103,6 +103,8 @@ class FakeGateway(
     def Generate(self, request, context):
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
+        gone = threading.Event()  # Of this call alone: an earlier one may end later.
+        context.add_callback(gone.set)
         context.add_callback(self.cancelled.set)
         self.cancelled.clear()
         prompt = self._prompt(request, context)
@@ -132,7 +134,7 @@ class FakeGateway(
                 yield from list(self._readings(request, rows, prompt + generated, len(prompt) + index))
                 abort(context, *self.fail)
             if self.hold and index == 1:
-                self.cancelled.wait(10)
+                gone.wait(60)
                 return
         count = len(prompt) + max(0, len(generated) - 1)
         self.last = (request, prompt, generated, count)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
+import threading
+import time
 
 import grpc
 import numpy as np
@@ -198,3 +201,30 @@ def test_warnings_and_touched_rows(client):
     out = client.generate("Once", max_new_tokens=2, steer=sextant.Steer("idle", 2))
     assert [w.reason for w in out.warnings] == ["INTERVENTION_TOUCHED_NOTHING"]
     assert out.stats.touched_row_counts == (2,)
+
+
+def test_ctrl_c_reaches_no_lock_of_grpc(client, gateway):
+    """Whenever it comes, calls go on to work: it is raised where nothing is held."""
+    gateway.hold = True
+    for turn in range(20):
+        out = client.generate("Once", max_new_tokens=4)
+        main = threading.main_thread().ident
+        timer = threading.Timer(0.004 * turn, signal.pthread_kill, (main, signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt) as caught:
+            timer.start()
+            while True:
+                next(out)
+        assert not [entry.path for entry in caught.traceback if "grpc" in str(entry.path)]
+        assert client.tokenize("Once").ids.size == 1
+
+
+def test_finished_generations_leave_no_threads(client):
+    kept = [client.generate("Once", max_new_tokens=2).wait() for _ in range(20)]
+    dropped = [client.generate("Once", max_new_tokens=2) for _ in range(20)]
+    del dropped
+    gc.collect()
+    deadline = time.monotonic() + 30
+    while reading := [thread for thread in threading.enumerate() if thread.name == "sextant stream"]:
+        assert time.monotonic() < deadline, reading
+        time.sleep(0.02)
+    assert len(kept) == 20

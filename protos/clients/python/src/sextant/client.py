@@ -15,6 +15,7 @@ import numpy as np
 from sextant.captures import Captures
 from sextant.errors import from_rpc, invalid, unimplemented
 from sextant.generation import Generation
+from sextant.interrupts import StreamApart, call_apart
 from sextant.model import ModelInfo, Tokens, model_info
 from sextant.refusals import sending
 from sextant.settings import Capture, GenerateOptions, Lens, Prompt, Steer
@@ -142,7 +143,8 @@ class Client:
         """Runs a method that answers once. Raises SextantError."""
         request_id = uuid.uuid4().hex
         try:
-            return method(request, timeout=self._timeout, metadata=((REQUEST_ID_KEY, request_id),))
+            metadata = ((REQUEST_ID_KEY, request_id),)
+            return call_apart(lambda: method(request, timeout=self._timeout, metadata=metadata))
         except grpc.RpcError as error:
             raise from_rpc(error, self.address, request_id) from None
 
@@ -150,12 +152,14 @@ class Client:
         """Yields a streaming method's answers; closing the generator cancels it. Raises SextantError."""
         request_id = uuid.uuid4().hex
         responses = method(request, timeout=timeout, metadata=((REQUEST_ID_KEY, request_id),))
+        messages = StreamApart(responses)
         try:
-            yield from responses
+            yield from messages
         except grpc.RpcError as error:
             raise from_rpc(error, self.address, request_id) from None
         finally:
             responses.cancel()
+            messages.close()
 
     def _texts(self, ids: list[int]) -> list[str]:
         request = inference_pb2.DetokenizeRequest(ids=ids, individually=True)

@@ -10,6 +10,7 @@ import grpc
 from sextant.activations import Activations
 from sextant.errors import SextantError, from_rpc
 from sextant.events import Event
+from sextant.interrupts import StreamApart
 from sextant.results import Results
 from sextant.transcript import Transcript
 
@@ -28,6 +29,7 @@ class Generation(Results):
     def __init__(self, client: Client, call: grpc.Call, transcript: Transcript) -> None:
         super().__init__(transcript, client)
         self._call = call
+        self._responses = StreamApart(call)
         self._ended = False
         self._error: SextantError | None = None
 
@@ -49,8 +51,9 @@ class Generation(Results):
         self.cancel()
 
     def __del__(self) -> None:
-        if hasattr(self, "_call"):
+        if hasattr(self, "_ended"):
             self.cancel()
+            self._responses.close()
 
     def __repr__(self) -> str:
         state = "failed" if self._error else "complete" if self._ended else "running"
@@ -92,7 +95,7 @@ class Generation(Results):
         if self._ended:
             return None
         try:
-            return self._transcript.apply(next(self._call))
+            return self._transcript.apply(next(self._responses))
         except StopIteration:
             self._ended = True
         except grpc.RpcError as error:

@@ -17,6 +17,7 @@ from rich.text import Text
 import sextant
 from sextant.cli import arguments
 from sextant.cli.tables import table
+from sextant.interrupts import call_apart
 
 _WATCH_SECONDS = 2
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse{status: SERVING}; too small a proto to generate.
@@ -99,7 +100,7 @@ def _health(client: sextant.Client) -> bytes | None:
     """The gateway's own answer; None when nothing answers at its address."""
     check = client.channel.unary_unary("/grpc.health.v1.Health/Check")
     try:
-        return check(b"", timeout=2)
+        return call_apart(lambda: check(b"", timeout=2))
     except grpc.RpcError as error:
         unreachable = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
         return None if error.code() in unreachable else b""
