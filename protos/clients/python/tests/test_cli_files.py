@@ -15,13 +15,14 @@ import pytest
 
 import sextant
 
+PATIENCE = 300  # Seconds a busy machine may take for what takes one.
 GENERATE = ("generate", "Once", "--max-new-tokens", "3")
-# Draws for a minute in a call that cannot be interrupted, as drawing a long text is.
+# Draws for an hour in a call that cannot be interrupted, as drawing a long text is.
 SLOW = """
 import sextant.heatmap.picture as picture, time, pathlib
 def draw(document, path, **options):
     pathlib.Path(path).write_bytes(b"half")
-    time.sleep(60)
+    time.sleep(3600)
 picture.draw = draw
 """
 
@@ -31,7 +32,7 @@ picture.draw = draw
 )
 def test_standard_output_gets_the_file_and_nothing_else(address, flag, begin, tmp_path):
     words = [sys.executable, "-m", "sextant.cli.main", "--server", address, *GENERATE, flag, "-"]
-    done = subprocess.run(words, capture_output=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run(words, capture_output=True, cwd=tmp_path, timeout=PATIENCE)
     assert done.returncode == 0 and done.stdout.startswith(begin), done.stderr
     assert b"there was a" in done.stderr and b"there was a" not in done.stdout[:20]
     assert not list(tmp_path.iterdir())
@@ -105,7 +106,7 @@ def test_pipes_and_devices_are_written_to(sextant_, tmp_path):
     reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
     reader.start()
     assert sextant_(*GENERATE, "--json", str(tmp_path / "pipe"))[0] == 0
-    reader.join(60)
+    reader.join(PATIENCE)
     assert json.loads(read[0])["meta"]["version"] == 2 and len(list(tmp_path.iterdir())) == 1
     assert sextant_(*GENERATE, "--json", "/dev/null")[0] == 0
 
@@ -137,7 +138,7 @@ def test_ctrl_c_cancels_on_the_server(address, gateway, tmp_path):
     process = started(address, "generate", "Once", "--html", str(tmp_path / "x.html"))
     read_until(process.stdout, " was")  # The second token: the server now waits.
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "cancelled" in err
     assert "writing what arrived to" in err and "x.partial.html (partial)" in err
     assert "interrupted after 2 of" in (tmp_path / "x.partial.html").read_text("utf-8")
@@ -159,16 +160,14 @@ def test_a_second_ctrl_c_gives_up_what_is_being_written(address, gateway, tmp_pa
     said = read_until(process.stderr, "Ctrl-C again gives it up")
     assert drawn.name in said
     until(drawn.exists)
-    began = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - began < 30  # Half of what drawing takes.
+    _, err = process.communicate(timeout=PATIENCE)  # Far less than drawing takes.
     assert process.returncode == 130 and f"{drawn.name} is not written" in err and "Traceback" not in err
     assert not drawn.exists()
 
 
 def until(condition) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -189,7 +188,7 @@ picture.draw = draw
     process.send_signal(signal.SIGINT)
     read_until(process.stderr, "still writing")
     gate.touch()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "wrote" in out and "x.png" in out
     assert (tmp_path / "x.png").read_bytes() == b"whole"
 
@@ -198,7 +197,7 @@ def test_watching_into_a_pipe_ends_with_it(address):
     process = started(address, "status", "--watch", "--metrics", "127.0.0.1:1")
     assert process.stdout.readline().startswith("gateway")
     process.stdout.close()
-    assert process.wait(60) == -signal.SIGPIPE and process.stderr.read() == ""
+    assert process.wait(PATIENCE) == -signal.SIGPIPE and process.stderr.read() == ""
     process.stderr.close()
 
 
