@@ -11,8 +11,9 @@ TIMEOUT_S = 60
 # Each a connection of its own; otherwise gRPC would share one.
 ALONE = [("grpc.use_local_subchannel_pool", 1)]
 GENERATE = "/sextant.v1.InferenceService/Generate"
-# Expected of a refusal; anything else is a fault of the suite.
-REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+# Expected of a refusal; anything else is a fault of the suite. A suite that is full refuses anybody.
+FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
+REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, FULL}
 
 
 class Unexpected(Exception):
@@ -26,6 +27,18 @@ def _request(new_tokens: int) -> inference_pb2.GenerateRequest:
     return request
 
 
+def _begin(channel: grpc.Channel) -> grpc.Call:
+    """A long generation with readings, after its first two events."""
+    call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
+    try:
+        for _ in itertools.islice(call, 2):
+            pass
+    except grpc.RpcError as error:
+        if error.code() != FULL:
+            raise
+    return call
+
+
 def connect(address: str, _: grpc.Channel) -> int:
     """A connection for one small call, and one that says nothing."""
     host, _, port = address.rpartition(":")
@@ -36,21 +49,15 @@ def connect(address: str, _: grpc.Channel) -> int:
 
 
 def cancel(_: str, channel: grpc.Channel) -> int:
-    """A long generation with readings, cancelled after its first two events."""
-    call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
-    for _ in itertools.islice(call, 2):
-        pass
-    call.cancel()
+    """A call that is cancelled under way."""
+    _begin(channel).cancel()
     return 1
 
 
 def hang_up(address: str, _: grpc.Channel) -> int:
-    """As `cancel`, with the connection closed under the call."""
-    channel = grpc.insecure_channel(address, ALONE)
-    call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
-    for _ in itertools.islice(call, 2):
-        pass
-    channel.close()
+    """A connection that is closed under its call."""
+    with grpc.insecure_channel(address, ALONE) as channel:
+        _begin(channel)
     return 1
 
 

@@ -17,6 +17,7 @@ import signal
 import sys
 
 try:
+    import held_memory
     import plots
     import rolling
     import soak
@@ -99,7 +100,8 @@ def main() -> int:
         out.mkdir(parents=True, exist_ok=True)
         say(machine())
         with suite(out / "suite", arguments.model, arguments.ranks, arguments.decoders, arguments.port,
-                   extra=service_flags(arguments), say=lambda text: say(f"  {text}")) as cluster:
+                   extra=service_flags(arguments), environment=held_memory.EXACT if arguments.soak or arguments.kinds else None,
+                   say=lambda text: say(f"  {text}")) as cluster:
             if arguments.sweep:
                 code = sweep.run(cluster, scenario, out, arguments.duration or 20, arguments.rate or 50, arguments.seed or 1, say)
             elif arguments.rolling:

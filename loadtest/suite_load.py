@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "deploy/local"))
@@ -41,10 +42,11 @@ def check_generator() -> None:
 
 @contextlib.contextmanager
 def suite(folder: pathlib.Path, model: pathlib.Path, ranks: int, decoders: int, port: int, dtype: str = "bfloat16",
-          extra: dict[str, list[str]] | None = None, say=lambda text: None):
-    """A running suite for the time of a `with`; ended whatever happens in it."""
+          extra: dict[str, list[str]] | None = None, environment: dict[str, str] | None = None, say=lambda text: None):
+    """A running suite for the time of a `with`, started with `environment` besides this process's; ended whatever happens in it."""
     cluster = Cluster(folder, port=port)
-    cluster.up(model.resolve(), ranks, decoders, "cpu", dtype, say=say, extra=extra)
+    with unittest.mock.patch.dict(os.environ, environment or {}):
+        cluster.up(model.resolve(), ranks, decoders, "cpu", dtype, say=say, extra=extra)
     try:
         yield cluster
     finally:

@@ -136,8 +136,10 @@ def test_the_confidence_is_what_it_says() -> None:
 
 
 def test_a_gateway_that_leaks_is_found(make_cluster, tmp_path, monkeypatch) -> None:
-    cluster = make_cluster(MODELS / "llama31_tiny")
     with monkeypatch.context() as patched:
+        for name, value in held_memory.EXACT.items():
+            patched.setenv(name, value)
+        cluster = make_cluster(MODELS / "llama31_tiny")
         patched.setenv("LD_PRELOAD", str(ROOT / "build/tests/leak_per_call.so"))
         suite_load.restart(cluster, process(cluster, "gateway"))
 
@@ -187,7 +189,8 @@ def test_ctrl_c_takes_the_suite_down(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not LONG, reason="a soak takes minutes; tests/run --long runs it")
-def test_no_process_keeps_anything_of_its_calls(cluster, tmp_path) -> None:
+def test_no_process_keeps_anything_of_its_calls(tmp_path) -> None:
     said: list[str] = []
-    code = soak.run(cluster, suite_load.scenario_path("tiny"), tmp_path, 240, [f"--rate={SOAK_RATE}"], say=said.append)
+    with suite_load.suite(tmp_path / "suite", MODELS / "llama31_tiny", 2, 1, free_base_port(29500), environment=held_memory.EXACT) as cluster:
+        code = soak.run(cluster, suite_load.scenario_path("tiny"), tmp_path, 240, [f"--rate={SOAK_RATE}"], say=said.append)
     assert code == suite_load.GOOD, "\n".join(said)
