@@ -131,9 +131,20 @@ class Process:
         return sum(values) if values else None
 
 
-def gpu_count() -> int:
-    """NVIDIA GPUs of this machine."""
-    return sum(path.name.removeprefix("nvidia").isdecimal() for path in pathlib.Path("/dev").glob("nvidia*"))
+def gpu_count(folder: pathlib.Path = pathlib.Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> int:
+    """NVIDIA GPUs that processes started from here see: those of the machine that CUDA_VISIBLE_DEVICES names."""
+    present = sum(path.name.removeprefix("nvidia").isdecimal() for path in folder.glob("nvidia*"))
+    if visible is None:
+        return present
+    named: list[str] = []
+    for name in (word.strip() for word in visible.split(",")):
+        # CUDA stops at the first name it does not know.
+        if not (name.isdecimal() and int(name) < present or name.startswith(("GPU-", "MIG-"))):
+            break
+        if name in named:
+            return 0  # as CUDA has it
+        named.append(name)
+    return min(len(named), present)
 
 
 def place(device: str, ranks: int, gpus: int) -> tuple[str, str]:
@@ -141,7 +152,8 @@ def place(device: str, ranks: int, gpus: int) -> tuple[str, str]:
     if device == "cpu":
         return "cpu", "cpu"
     if ranks > gpus:
-        raise ClusterError(f"--device cuda with {ranks} ranks: this machine shows {gpus} NVIDIA GPUs (/dev/nvidia0, ...); "
+        raise ClusterError(f"--device cuda with {ranks} ranks: this machine shows {gpus} NVIDIA GPUs "
+                           "(/dev/nvidia0, ... and CUDA_VISIBLE_DEVICES); "
                            "start fewer --ranks, or use --device cpu")
     # Ranks fill their GPUs with keys and values, so that a decoder beside one would find no room.
     return "cuda:0", f"cuda:{ranks}" if ranks < gpus else "cpu"

@@ -63,6 +63,19 @@ def test_decoders_go_where_no_rank_is(device, ranks, gpus, placed) -> None:
     assert cluster.place(device, ranks, gpus) == placed
 
 
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        (None, 3), ("", 0), ("0", 1), ("2,0", 2), (" 1, 2 ", 2), ("-1", 0), ("0,-1,1", 1), ("0,7,1", 1), ("1,1", 0),
+        ("GPU-8932f937-d72c,0", 2), ("NoDevFiles", 0),
+    ],
+)
+def test_gpus_that_cuda_does_not_show_are_not_counted(tmp_path, visible, seen) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert cluster.gpu_count(tmp_path, visible) == seen
+
+
 def test_more_ranks_than_gpus_are_refused() -> None:
     with pytest.raises(cluster.ClusterError, match="2 ranks: this machine shows 1"):
         cluster.place("cuda", 2, 1)
