@@ -4,8 +4,8 @@ import argparse
 import pathlib
 import shutil
 import signal
+import statistics
 import sys
-import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "local"))
 import numpy
@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROMPT = "Once upon a time, in a village by the sea,"
 STEER_PROMPT = "When I think about my job, I feel"
 STEER_LAYER = 16
+ROUNDS = 5
 CHEERFUL = [
     "I am so happy today, everything is wonderful and bright.",
     "What a beautiful morning, I feel grateful and full of joy.",
@@ -48,15 +49,16 @@ def mean_row(client: sextant.Client, texts: list[str], layer: int) -> numpy.ndar
 
 
 def decode_rate(client: sextant.Client, capture: sextant.Capture | None) -> float:
-    """Generated tokens per second of decode, best of three."""
-    rates = []
-    for _ in range(3):
-        out = client.generate(PROMPT, max_new_tokens=64, capture=capture)
-        out.wait()
-        rates.append(out.stats.tokens_per_second)
-        if capture is not None:
-            client.captures.delete(out.capture)
-    return max(rates)
+    """Generated tokens per second of one decode."""
+    out = client.generate(PROMPT, max_new_tokens=48, capture=capture).wait()
+    if capture is not None:
+        client.captures.delete(out.capture)
+    return out.stats.tokens_per_second
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median (least..most): single runs say little on a machine that does other things too."""
+    return f"{statistics.median(values):{form}} ({min(values):{form}}..{max(values):{form}})"
 
 
 def side_by_side(plain: str, steered: dict[float, str]) -> str:
@@ -70,25 +72,24 @@ def side_by_side(plain: str, steered: dict[float, str]) -> str:
 def demonstrate(client: sextant.Client, cluster: Cluster, folder: pathlib.Path) -> None:
     model = client.model()
     layer = min(STEER_LAYER, model.layer_count - 1)
-    figures = Table(title="measured", title_justify="left")
+    figures = Table(title=f"measured; of {ROUNDS} rounds: median (least..most)", title_justify="left")
     figures.add_column("what")
     figures.add_column("figure", justify="right")
 
     console.print(f"   {model.name}: {model.layer_count} layers, hidden {model.hidden_size}, {model.tensor_parallel_size} ranks")
     client.generate(PROMPT, max_new_tokens=4).wait()  # caches are warm from here on
     capture = sextant.Capture(sites=["resid_post", "attn_out", "mlp_out"])
-    plain_rate = decode_rate(client, None)
-    capture_rate = decode_rate(client, capture)
-    figures.add_row("decode, nothing captured", f"{plain_rate:.1f} tok/s")
-    figures.add_row("decode, 3 sites x all layers captured", f"{capture_rate:.1f} tok/s ({capture_rate / plain_rate:.2f} of plain)")
+    # In turn, so that what else the machine does in one round slows both.
+    rates = [(decode_rate(client, None), decode_rate(client, capture)) for _ in range(ROUNDS)]
+    figures.add_row("decode, tok/s", spread([plain for plain, _ in rates], ".1f"))
+    figures.add_row("the same, 3 sites captured", spread([captured for _, captured in rates], ".1f"))
+    figures.add_row("their ratio in a round", spread([captured / plain for plain, captured in rates], ".2f"))
 
-    start = time.monotonic()
     out = client.generate(PROMPT, max_new_tokens=32, lens=sextant.Lens(top_k=5, tracked=True), capture=capture)
     console.print(f"   [bold]{PROMPT}[/bold]{out.text}")
     readings = out.lens
-    elapsed = time.monotonic() - start
     rows = int(numpy.isfinite(readings.entropy).sum())
-    figures.add_row("rows decoded through the LM head", f"{rows} ({rows / elapsed:.0f} rows/s, beside the generation)")
+    figures.add_row("rows read through the LM head", f"{rows} beside the generation")
     figures.add_row("bytes captured", f"{out.stats.captured_bytes / 1e6:.1f} MB for {out.stats.recorded_position_count} positions")
     readings.heatmap(folder / "heatmap.html")
     readings.heatmap(folder / "heatmap.png")
