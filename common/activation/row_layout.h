@@ -37,4 +37,8 @@ std::optional<int> FindRow(const sextant::internal::v1::CaptureSpec& spec, sexta
 // An upper bound of the serialized bytes of one position's Readings. 0 without a lens.
 int64_t ReadingBytesBound(const sextant::internal::v1::CaptureSpec& spec);
 
+// The largest such bound that is captured: a position's readings travel in one message, of which a server
+// takes 16 MiB.
+inline constexpr int64_t kMaxPositionReadingBytes = int64_t{8} << 20;
+
 }  // namespace sextant

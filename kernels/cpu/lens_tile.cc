@@ -23,14 +23,14 @@ void AppendSegment(const LensBatch& batch, int32_t group, int32_t begin, int32_t
 
 }  // namespace
 
-std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
-  const auto row_count = static_cast<int32_t>(batch.rows.rows);
+std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int32_t first_row, int32_t row_end,
+                                    int64_t tile_rows) {
   const auto limit = static_cast<int32_t>(tile_rows);
   std::vector<LensTile> tiles;
-  for (int32_t begin = 0; begin < row_count;) {
+  for (int32_t begin = first_row; begin < row_end;) {
     const int32_t group = batch.row_info[static_cast<size_t>(begin)].group;
     int32_t end = begin;
-    while (end < row_count && batch.row_info[static_cast<size_t>(end)].group == group) ++end;
+    while (end < row_end && batch.row_info[static_cast<size_t>(end)].group == group) ++end;
     // One slot is left for a final row from elsewhere.
     if (tiles.empty() || static_cast<int32_t>(tiles.back().slots.size()) + end - begin + 1 > limit)
       tiles.emplace_back();
@@ -40,6 +40,10 @@ std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
     }
   }
   return tiles;
+}
+
+std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
+  return PlanLensTiles(batch, 0, static_cast<int32_t>(batch.rows.rows), tile_rows);
 }
 
 }  // namespace sextant::cpu

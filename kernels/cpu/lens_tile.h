@@ -33,8 +33,10 @@ struct LensTile {
   std::vector<LensSegment> segments;
 };
 
-// Cuts a batch into tiles. A group too long for one tile is cut, and its final row goes along with every
-// part; how the batch is cut does not change any result.
+// Cuts rows [begin, end) of a batch, whole groups, into tiles. A group too long for one tile is cut, and its
+// final row goes along with every part; how the batch is cut does not change any result.
+std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int32_t begin, int32_t end, int64_t tile_rows);
+// All of it.
 std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows);
 
 }  // namespace sextant::cpu

@@ -17,71 +17,31 @@ absl::Status Check(cudaError_t error) {
       absl::StrCat("lens: ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
 }
 
-absl::Status Unsupported(absl::string_view what, int64_t value, int64_t limit) {
-  return absl::InvalidArgumentError(absl::StrCat("the lens on a CUDA device takes ", what, " up to ", limit,
-                                                 ", not ", value, "; ask for less or use a CPU decoder"));
+// Results from the `rows`-th row on.
+LensTileResults Skip(LensTileResults results, int64_t rows, const LensBatch& batch) {
+  results.top_ids += rows * batch.top_k;
+  results.top_logprobs += rows * batch.top_k;
+  results.entropy += rows;
+  results.kl += rows;
+  results.target_logprobs += rows * batch.target_count;
+  results.target_ranks += rows * batch.target_count;
+  results.log_sum_exps += rows;
+  return results;
 }
 
-// Tracked log-probabilities of a tile, and the most that one group may have of ids.
-struct TrackedSize {
-  int64_t values = 0;
-  int64_t most_ids = 0;
-};
+LensProducts ProductsOf(const LensWorkspace& space, const LensHead& head) {
+  return {head.dtype == DType::kF32,        space.x, space.x_stride, head.data, head.stride,
+          static_cast<int32_t>(head.hidden)};
+}
 
-TrackedSize SizeOfTracked(const cpu::LensTile& tile, int64_t top_k) {
-  TrackedSize size;
-  for (const cpu::LensSegment& segment : tile.segments) {
-    const int64_t ids = segment.slot_count * top_k;
-    size.values += segment.slot_count * ids;
-    size.most_ids = std::max(size.most_ids, ids);
-  }
-  return size;
+template <typename T>
+absl::Status CopyToHost(T* to, const T* from, int64_t count, cudaStream_t stream) {
+  if (count == 0) return absl::OkStatus();
+  return Check(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(count) * sizeof(T), cudaMemcpyDeviceToHost, stream));
 }
 
 }  // namespace
-
-// Pinned: counts [segments], ids [slots, top_k], values.
-struct DeviceLens::TrackedTile {
-  std::vector<cpu::LensSegment> segments;
-  std::vector<int64_t> first_values;  // [segments]
-  int64_t top_k = 0;
-  const int32_t* counts = nullptr;
-  const int32_t* ids = nullptr;
-  const float* values = nullptr;
-  std::vector<std::vector<int32_t>>* to_ids = nullptr;
-  std::vector<std::vector<float>>* to_values = nullptr;
-
-  static void CUDART_CB Take(void* data) { static_cast<TrackedTile*>(data)->TakeOver(); }
-
-  void TakeOver() const {
-    for (size_t s = 0; s < segments.size(); ++s) {
-      const auto group = static_cast<size_t>(segments[s].group);
-      const int32_t* first_id = ids + segments[s].first_slot * top_k;
-      const float* first_value = values + first_values[s];
-      (*to_ids)[group].assign(first_id, first_id + counts[s]);
-      (*to_values)[group].assign(first_value, first_value + int64_t{segments[s].slot_count} * counts[s]);
-    }
-  }
-};
-
-absl::Status CheckLensLimits(const LensBatch& batch, const LensHead& head) {
-  if (batch.top_k > kLensMaxTopK) return Unsupported("top_k", batch.top_k, kLensMaxTopK);
-  if (batch.target_count > kLensMaxTargets)
-    return Unsupported("targets", batch.target_count, kLensMaxTargets);
-  if (head.vocab > kLensMaxVocab) return Unsupported("vocabularies", head.vocab, kLensMaxVocab);
-  if (!batch.tracked) return absl::OkStatus();
-  std::vector<int64_t> sizes(batch.final_rows.size());
-  const int64_t tile_rows = LensTileRows(head.hidden, head.dtype);
-  for (const LensRow& row : batch.row_info) ++sizes[static_cast<size_t>(row.group)];
-  for (const int64_t rows : sizes) {
-    if (rows >= tile_rows) return Unsupported("rows of a position with tracked tokens", rows, tile_rows - 1);
-    const int64_t capacity = rows * kLensBlockSize * 2;
-    if (rows * rows * batch.top_k > capacity) {
-      return Unsupported("tracked values of a position", rows * rows * batch.top_k, capacity);
-    }
-  }
-  return absl::OkStatus();
-}
 
 DeviceLens::DeviceLens(Allocate allocate, Multiply multiply)
     : allocate_(std::move(allocate)), multiply_(std::move(multiply)) {}
@@ -110,7 +70,7 @@ DeviceLens::~DeviceLens() {
   if (side_ != nullptr) cudaStreamDestroy(side_);
 }
 
-absl::Status DeviceLens::Reserve(const LensShape& shape, int64_t tracked_values, cudaStream_t stream) {
+absl::Status DeviceLens::Reserve(const LensPlan& plan, cudaStream_t stream) {
   const auto grow = [&](int64_t bytes, MemoryKind kind, Buffer& buffer) -> absl::Status {
     if (bytes <= buffer.bytes()) return absl::OkStatus();
     // Work queued before may still use what is let go of.
@@ -120,90 +80,89 @@ absl::Status DeviceLens::Reserve(const LensShape& shape, int64_t tracked_values,
     SEXTANT_ASSIGN_OR_RETURN(buffer, allocate_(bytes, kind));
     return absl::OkStatus();
   };
-  const LensWorkspace space = LayOutLens(shape, nullptr);
+  const LensWorkspace space = LayOutLens(plan.shape, nullptr);
   SEXTANT_CHECK_LE(space.bytes, kLensWorkspaceLimit);
   int64_t table_bytes = 0;
-  LayOutLensTables(shape, nullptr, table_bytes);
+  LayOutLensTables(plan.shape, nullptr, table_bytes);
   SEXTANT_RETURN_IF_ERROR(grow(space.bytes, MemoryKind::kDevice, workspace_));
   SEXTANT_RETURN_IF_ERROR(grow(table_bytes * kTablesInFlight, MemoryKind::kPinned, tables_));
-  const int64_t most = shape.segments + shape.slots * shape.top_k + tracked_values;
-  return tracked_values == 0 ? absl::OkStatus() : grow(most * int64_t{4}, MemoryKind::kPinned, tracked_);
+  return grow(plan.tracked_words * int64_t{4}, MemoryKind::kPinned, tracked_);
 }
 
 absl::Status DeviceLens::Run(const LensBatch& batch, const Tensor& norm_weight, float eps,
                              const LensHead& head, const LensOutput& output, cudaStream_t stream) {
-  SEXTANT_RETURN_IF_ERROR(CheckLensLimits(batch, head));
-  const std::vector<cpu::LensTile> tiles = cpu::PlanLensTiles(batch, LensTileRows(head.hidden, head.dtype));
-  LensShape shape = {head.hidden, head.dtype, 0, 0, batch.top_k, batch.target_count};
-  int64_t tracked_values = 0;  // of the tile with most
-  for (const cpu::LensTile& tile : tiles) {
-    shape.slots = std::max(shape.slots, static_cast<int64_t>(tile.slots.size()));
-    shape.segments = std::max(shape.segments, static_cast<int64_t>(tile.segments.size()));
-    if (batch.tracked) tracked_values = std::max(tracked_values, SizeOfTracked(tile, batch.top_k).values);
-  }
-  SEXTANT_RETURN_IF_ERROR(Reserve(shape, tracked_values, stream));
+  SEXTANT_RETURN_IF_ERROR(CheckLensLimits(batch, head.vocab));
+  const LensPlan plan = PlanLens(batch, head.hidden, head.dtype);
+  SEXTANT_RETURN_IF_ERROR(Reserve(plan, stream));
   if (batch.tracked) {
     output.tracked_ids->assign(batch.final_rows.size(), {});
     output.tracked_logprobs->assign(batch.final_rows.size(), {});
   }
-  if (cudaEventQuery(done_) == cudaSuccess) tracked_tiles_.clear();
   // Calls on different streams share the workspace.
   SEXTANT_RETURN_IF_ERROR(Check(cudaStreamWaitEvent(stream, done_, 0)));
-  const Call call = {batch,  norm_weight, eps,   head,
-                     output, stream,      shape, LayOutLens(shape, workspace_.data())};
-  for (const cpu::LensTile& tile : tiles) SEXTANT_RETURN_IF_ERROR(RunTile(call, tile));
-  return Check(cudaEventRecord(done_, stream));
+  const Call call = {batch,  norm_weight, eps,        head,
+                     output, stream,      plan.shape, LayOutLens(plan.shape, workspace_.data())};
+  absl::Status status;
+  for (const LensPart& part : plan.parts) {
+    status = RunPart(call, part);
+    if (!status.ok()) break;
+  }
+  // Also after an error: what was queued before it uses the workspace.
+  const absl::Status recorded = Check(cudaEventRecord(done_, stream));
+  return status.ok() ? recorded : status;
 }
 
-absl::Status DeviceLens::RunTile(const Call& call, const cpu::LensTile& tile) {
-  LensTileView view;
-  SEXTANT_RETURN_IF_ERROR(UploadTables(call, tile, view));
-  const LensWorkspace& space = call.space;
-  const bool rows_f32 = call.batch.rows.dtype == DType::kF32, head_f32 = call.head.dtype == DType::kF32;
-  SEXTANT_RETURN_IF_ERROR(Check(NormLensRows(
-      view, rows_f32, call.batch.rows.data, call.batch.rows.stride, call.norm_weight.As<float>(), call.eps,
-      static_cast<int32_t>(call.head.hidden), head_f32, space.x, space.x_stride, call.stream)));
+absl::Status DeviceLens::RunPart(const Call& call, const LensPart& part) {
+  const LensTileResults& all = call.space.results;
+  int64_t done = 0;  // rows of a large group
+  for (const cpu::LensTile& tile : part.tiles) {
+    const LensTables tables = TablesOf(call.batch, tile);
+    LensTileView view;
+    SEXTANT_RETURN_IF_ERROR(Upload(call, tables, view));
+    const LensTileResults results = Skip(all, done, call.batch);
+    SEXTANT_RETURN_IF_ERROR(RunTile(call, view, results));
+    SEXTANT_RETURN_IF_ERROR(CopyResults(call, tile, results));
+    if (part.large_group >= 0) {
+      for (const cpu::LensSlot& slot : tile.slots) done += slot.reported ? 1 : 0;
+    } else if (call.batch.tracked && call.batch.top_k > 0) {
+      SEXTANT_RETURN_IF_ERROR(TrackTile(call, tile, tables, view));
+    }
+  }
+  return part.large_group >= 0 ? TrackLarge(call, part) : absl::OkStatus();
+}
+
+absl::Status DeviceLens::Norm(const Call& call, const LensTileView& view) {
+  const Tensor& rows = call.batch.rows;
+  return Check(NormLensRows(view, rows.dtype == DType::kF32, rows.data, rows.stride,
+                            call.norm_weight.As<float>(), call.eps, static_cast<int32_t>(call.head.hidden),
+                            call.head.dtype == DType::kF32, call.space.x, call.space.x_stride, call.stream));
+}
+
+absl::Status DeviceLens::RunTile(const Call& call, const LensTileView& view, const LensTileResults& results) {
+  SEXTANT_RETURN_IF_ERROR(Norm(call, view));
   int state_count = 0;
   SEXTANT_RETURN_IF_ERROR(RunBlocks(call, view, state_count));
-  SEXTANT_RETURN_IF_ERROR(Check(FinishLensTile(view, space.states, state_count, space.results, call.stream)));
-  SEXTANT_RETURN_IF_ERROR(CopyResults(call, tile));
-  return call.batch.tracked && call.batch.top_k > 0 ? Track(call, tile, view) : absl::OkStatus();
+  return Check(FinishLensTile(view, call.space.states, state_count, results, call.stream));
 }
 
-absl::Status DeviceLens::UploadTables(const Call& call, const cpu::LensTile& tile, LensTileView& view) {
+absl::Status DeviceLens::Upload(const Call& call, const LensTables& tables, LensTileView& view) {
   const int at = std::exchange(next_tables_, (next_tables_ + 1) % kTablesInFlight);
   SEXTANT_RETURN_IF_ERROR(Check(cudaEventSynchronize(uploaded_[at])));
   int64_t bytes = 0;
   LayOutLensTables(call.shape, nullptr, bytes);
   char* piece = static_cast<char*>(tables_.data()) + at * (tables_.bytes() / kTablesInFlight / 256 * 256);
   const LensTileTables host = LayOutLensTables(call.shape, piece, bytes);
-  int32_t outs = 0;
-  for (size_t s = 0; s < tile.slots.size(); ++s) {
-    const cpu::LensSlot& slot = tile.slots[s];
-    host.slots[s] = {slot.row, call.batch.row_info[static_cast<size_t>(slot.row)].scale, 0, 0,
-                     slot.reported ? outs++ : -1};
-  }
-  int64_t first_tracked = 0;
-  for (size_t s = 0; s < tile.segments.size(); ++s) {
-    const cpu::LensSegment& segment = tile.segments[s];
-    host.segments[s] = {segment.first_slot, segment.slot_count, first_tracked};
-    first_tracked += int64_t{segment.slot_count} * segment.slot_count * call.batch.top_k;
-    for (int32_t i = segment.first_slot; i < segment.first_slot + segment.slot_count; ++i) {
-      host.slots[i].final_slot = segment.final_slot;
-      host.slots[i].segment = static_cast<int32_t>(s);
-    }
-    const int64_t targets = call.batch.target_count;
-    std::copy_n(call.batch.targets.begin() + segment.group * targets, targets,
-                host.targets + static_cast<int64_t>(s) * targets);
-  }
+  std::copy(tables.slots.begin(), tables.slots.end(), host.slots);
+  std::copy(tables.segments.begin(), tables.segments.end(), host.segments);
+  std::copy(tables.targets.begin(), tables.targets.end(), host.targets);
   const LensTileTables& device = call.space.tables;
   SEXTANT_RETURN_IF_ERROR(Check(
       cudaMemcpyAsync(device.slots, piece, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, call.stream)));
   view = {device.slots,
           device.segments,
           device.targets,
-          static_cast<int32_t>(tile.slots.size()),
-          static_cast<int32_t>(tile.segments.size()),
+          static_cast<int32_t>(tables.slots.size()),
+          static_cast<int32_t>(tables.segments.size()),
           call.batch.target_count,
           call.batch.top_k,
           static_cast<int32_t>(call.head.vocab)};
@@ -213,10 +172,8 @@ absl::Status DeviceLens::UploadTables(const Call& call, const cpu::LensTile& til
 absl::Status DeviceLens::RunBlocks(const Call& call, const LensTileView& view, int& state_count) {
   const LensWorkspace& space = call.space;
   const LensHead& head = call.head;
-  const LensProducts products = {
-      head.dtype == DType::kF32,        space.x, space.x_stride, head.data, head.stride,
-      static_cast<int32_t>(head.hidden)};
-  SEXTANT_RETURN_IF_ERROR(Check(LensTargetLogits(view, products, space.target_logits, call.stream)));
+  SEXTANT_RETURN_IF_ERROR(
+      Check(LensTargetLogits(view, ProductsOf(space, head), space.target_logits, call.stream)));
   const int64_t blocks = (head.vocab + kLensBlockSize - 1) / kLensBlockSize;
   state_count = static_cast<int>(std::min<int64_t>(2, blocks));
   if (state_count == 2) {
@@ -241,7 +198,8 @@ absl::Status DeviceLens::RunBlocks(const Call& call, const LensTileView& view, i
   return Check(cudaStreamWaitEvent(call.stream, join_, 0));
 }
 
-absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile) {
+absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile,
+                                     const LensTileResults& results) {
   int64_t first = -1, count = 0;
   for (const cpu::LensSlot& slot : tile.slots) {
     if (!slot.reported) continue;
@@ -250,11 +208,8 @@ absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile
   }
   const auto copy = [&](auto* to, const auto* from, int64_t per_row) {
     if (per_row == 0) return absl::OkStatus();
-    return Check(cudaMemcpyAsync(to + first * per_row, from,
-                                 static_cast<size_t>(count * per_row) * sizeof(*from), cudaMemcpyDeviceToHost,
-                                 call.stream));
+    return CopyToHost(to + first * per_row, from, count * per_row, call.stream);
   };
-  const LensTileResults& results = call.space.results;
   const LensOutput& output = call.output;
   SEXTANT_RETURN_IF_ERROR(copy(output.top_ids, results.top_ids, call.batch.top_k));
   SEXTANT_RETURN_IF_ERROR(copy(output.top_logprobs, results.top_logprobs, call.batch.top_k));
@@ -264,44 +219,65 @@ absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile
   return copy(output.target_ranks, results.target_ranks, call.batch.target_count);
 }
 
-absl::Status DeviceLens::Track(const Call& call, const cpu::LensTile& tile, const LensTileView& view) {
+// Pinned memory: counts [segments], ids [slots, top_k], log-probabilities.
+absl::Status DeviceLens::TrackTile(const Call& call, const cpu::LensTile& tile, const LensTables& tables,
+                                   const LensTileView& view) {
   const LensWorkspace& space = call.space;
-  const TrackedSize size = SizeOfTracked(tile, call.batch.top_k);
-  SEXTANT_CHECK_LE(size.values, space.tracked_capacity);
-  auto* counts = static_cast<int32_t*>(tracked_.data());
-  int32_t* ids = counts + tile.segments.size();
-  auto* values = reinterpret_cast<float*>(ids + static_cast<int64_t>(tile.slots.size()) * call.batch.top_k);
-  const auto copy = [&](auto* to, const auto* from, int64_t n) {
-    if (n == 0) return absl::OkStatus();
-    return Check(cudaMemcpyAsync(to, from, static_cast<size_t>(n) * sizeof(*from), cudaMemcpyDeviceToHost,
-                                 call.stream));
-  };
+  SEXTANT_CHECK_LE(tables.tracked_values, space.tracked_capacity);
   SEXTANT_RETURN_IF_ERROR(Check(
       UniteLensTops(view, space.results.top_ids, space.tracked_ids, space.tracked_counts, call.stream)));
-  const LensProducts products = {
-      call.head.dtype == DType::kF32,        space.x, space.x_stride, call.head.data, call.head.stride,
-      static_cast<int32_t>(call.head.hidden)};
-  SEXTANT_RETURN_IF_ERROR(Check(LensTrackedLogprobs(view, products, space.tracked_ids, space.tracked_counts,
-                                                    static_cast<int32_t>(size.most_ids), space.results,
-                                                    space.logits[0], call.stream)));
-  SEXTANT_RETURN_IF_ERROR(copy(counts, space.tracked_counts, view.segment_count));
-  SEXTANT_RETURN_IF_ERROR(copy(ids, space.tracked_ids, int64_t{view.slot_count} * view.top_k));
-  SEXTANT_RETURN_IF_ERROR(copy(values, space.logits[0], size.values));
-  auto task = std::make_unique<TrackedTile>();
-  task->segments = tile.segments;
-  int64_t first_value = 0;
-  for (const cpu::LensSegment& segment : tile.segments) {
-    task->first_values.push_back(first_value);
-    first_value += int64_t{segment.slot_count} * segment.slot_count * call.batch.top_k;
+  SEXTANT_RETURN_IF_ERROR(Check(LensTrackedLogprobs(
+      view, ProductsOf(space, call.head), space.tracked_ids, space.tracked_counts,
+      static_cast<int32_t>(tables.most_ids), space.results, space.logits[0], call.stream)));
+  auto* counts = static_cast<int32_t*>(tracked_.data());
+  const int64_t id_count = int64_t{view.slot_count} * view.top_k;
+  int32_t* ids = counts + view.segment_count;
+  auto* values = reinterpret_cast<float*>(ids + id_count);
+  SEXTANT_RETURN_IF_ERROR(CopyToHost(counts, space.tracked_counts, view.segment_count, call.stream));
+  SEXTANT_RETURN_IF_ERROR(CopyToHost(ids, space.tracked_ids, id_count, call.stream));
+  SEXTANT_RETURN_IF_ERROR(CopyToHost(values, space.logits[0], tables.tracked_values, call.stream));
+  TrackedPieces handed = {{}, counts, ids, values, call.output.tracked_ids, call.output.tracked_logprobs};
+  for (size_t s = 0; s < tile.segments.size(); ++s) {
+    const cpu::LensSegment& segment = tile.segments[s];
+    handed.pieces.push_back({segment.group, segment.slot_count, static_cast<int64_t>(s),
+                             segment.first_slot * view.top_k, tables.segments[s].first_tracked});
   }
-  task->top_k = call.batch.top_k;
-  task->counts = counts;
-  task->ids = ids;
-  task->values = values;
-  task->to_ids = call.output.tracked_ids;
-  task->to_values = call.output.tracked_logprobs;
-  tracked_tiles_.push_back(std::move(task));
-  return Check(cudaLaunchHostFunc(call.stream, TrackedTile::Take, tracked_tiles_.back().get()));
+  return Check(handovers_.Queue(std::move(handed), call.stream));
+}
+
+// Pinned memory: the number of ids, ids [rows, top_k], log-probabilities [rows, rows * top_k] at most.
+absl::Status DeviceLens::TrackLarge(const Call& call, const LensPart& part) {
+  const LensWorkspace& space = call.space;
+  const int64_t most_ids = int64_t{part.row_count} * call.batch.top_k;
+  auto* count = static_cast<int32_t*>(tracked_.data());
+  int32_t* ids = count + 1;
+  auto* values = reinterpret_cast<float*>(ids + most_ids);
+  TrackedPieces handed = {{}, count, ids, values, call.output.tracked_ids, call.output.tracked_logprobs};
+  const auto step = static_cast<int32_t>(std::min(call.shape.slots, space.tracked_capacity / most_ids));
+  SEXTANT_CHECK_GE(step, 1);
+  for (int32_t first = 0; first < part.row_count; first += step) {
+    const LensTables tables = TablesOfRows(call.batch, part, first, std::min(step, part.row_count - first));
+    LensTileView view;
+    SEXTANT_RETURN_IF_ERROR(Upload(call, tables, view));
+    view.segment_count = 1;
+    if (first == 0) {
+      SEXTANT_RETURN_IF_ERROR(Check(
+          UniteLensTops(view, space.results.top_ids, space.tracked_ids, space.tracked_counts, call.stream)));
+      SEXTANT_RETURN_IF_ERROR(CopyToHost(count, space.tracked_counts, 1, call.stream));
+      SEXTANT_RETURN_IF_ERROR(CopyToHost(ids, space.tracked_ids, most_ids, call.stream));
+    }
+    ++view.segments;  // the rows, after the whole group
+    SEXTANT_RETURN_IF_ERROR(Norm(call, view));
+    SEXTANT_RETURN_IF_ERROR(
+        Check(LensTrackedLogprobs(view, ProductsOf(space, call.head), space.tracked_ids, space.tracked_counts,
+                                  static_cast<int32_t>(most_ids), Skip(space.results, first, call.batch),
+                                  space.logits[0], call.stream)));
+    const int64_t first_value = first * most_ids;
+    SEXTANT_RETURN_IF_ERROR(
+        CopyToHost(values + first_value, space.logits[0], tables.tracked_values, call.stream));
+    handed.pieces.push_back({part.large_group, view.slot_count, 0, 0, first_value});
+  }
+  return Check(handovers_.Queue(std::move(handed), call.stream));
 }
 
 }  // namespace sextant::cuda

@@ -13,7 +13,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/lens_tile.h"
+#include "kernels/cuda/lens_plan.h"
+#include "kernels/cuda/lens_tracked.h"
 #include "kernels/cuda/lens_workspace.h"
 
 namespace sextant::cuda {
@@ -42,9 +43,6 @@ struct LensProduct {
   int lane = 0;  // two products may be in flight: 0 on the caller's stream, 1 on the lens's own
 };
 
-// Says what of a batch the device cannot serve.
-absl::Status CheckLensLimits(const LensBatch& batch, const LensHead& head);
-
 // Threads: one at a time.
 class DeviceLens {
  public:
@@ -55,12 +53,15 @@ class DeviceLens {
   ~DeviceLens();
 
   // Queues Backend::Lens on `stream`. Memory is allocated when a batch needs more than any before. Waits for
-  // the device only when more than kTablesInFlight tiles are queued.
+  // the device only when more than kTablesInFlight tables are queued. Nothing is queued of a batch that is
+  // beyond CheckLensLimits (INVALID_ARGUMENT) or that memory is missing for (RESOURCE_EXHAUSTED).
   absl::Status Run(const LensBatch& batch, const Tensor& norm_weight, float eps, const LensHead& head,
                    const LensOutput& output, cudaStream_t stream);
 
   // Device memory held now.
   int64_t workspace_bytes() const { return workspace_.bytes(); }
+  // Tracked tiles that may not have been handed over yet.
+  int64_t handover_count() const { return handovers_.count(); }
 
  private:
   static constexpr int kTablesInFlight = 4;
@@ -76,17 +77,22 @@ class DeviceLens {
     LensShape shape;
     LensWorkspace space;
   };
-  // What a host function needs to take over the tracked tokens of one tile.
-  struct TrackedTile;
 
   DeviceLens(Allocate allocate, Multiply multiply);
   absl::Status Open();
-  absl::Status Reserve(const LensShape& shape, int64_t tracked_values, cudaStream_t stream);
-  absl::Status RunTile(const Call& call, const cpu::LensTile& tile);
-  absl::Status UploadTables(const Call& call, const cpu::LensTile& tile, LensTileView& view);
+  absl::Status Reserve(const LensPlan& plan, cudaStream_t stream);
+  absl::Status RunPart(const Call& call, const LensPart& part);
+  absl::Status Upload(const Call& call, const LensTables& tables, LensTileView& view);
+  absl::Status Norm(const Call& call, const LensTileView& view);
+  // Results of the tile's reported rows go to `results`.
+  absl::Status RunTile(const Call& call, const LensTileView& view, const LensTileResults& results);
   absl::Status RunBlocks(const Call& call, const LensTileView& view, int& state_count);
-  absl::Status CopyResults(const Call& call, const cpu::LensTile& tile);
-  absl::Status Track(const Call& call, const cpu::LensTile& tile, const LensTileView& view);
+  absl::Status CopyResults(const Call& call, const cpu::LensTile& tile, const LensTileResults& results);
+  // Tracked tokens of the groups of a tile, whose normed rows are still there.
+  absl::Status TrackTile(const Call& call, const cpu::LensTile& tile, const LensTables& tables,
+                         const LensTileView& view);
+  // Those of a large group, as many rows at a time as there is room for.
+  absl::Status TrackLarge(const Call& call, const LensPart& part);
 
   const Allocate allocate_;
   const Multiply multiply_;
@@ -96,9 +102,9 @@ class DeviceLens {
   cudaEvent_t uploaded_[kTablesInFlight] = {};
   int next_tables_ = 0;
   Buffer workspace_;
-  Buffer tables_;                                            // pinned, kTablesInFlight pieces
-  Buffer tracked_;                                           // pinned
-  std::vector<std::unique_ptr<TrackedTile>> tracked_tiles_;  // of calls that may not have ended
+  Buffer tables_;   // pinned, kTablesInFlight pieces
+  Buffer tracked_;  // pinned
+  TrackedHandovers handovers_;
 };
 
 }  // namespace sextant::cuda

@@ -112,27 +112,27 @@ __global__ void __launch_bounds__(kThreads, 4)
     results.entropy[info.out] = AtLeastZero(log(whole.sum) - whole.weighted / whole.sum);
     results.kl[info.out] =
         AtLeastZero(whole.cross / final_whole.sum + (log_sum_exp - final_whole.LogSumExp()));
-    results.log_sum_exps[slot] = log_sum_exp;
+    results.log_sum_exps[info.out] = log_sum_exp;
   }
 }
 
 // grid (segments); dynamic shared memory: a bit per token
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kLensUniteThreads)
     UniteKernel(LensTileView tile, const int32_t* __restrict__ top_ids, int32_t* __restrict__ ids,
                 int32_t* __restrict__ counts) {
   SEXTANT_DYNAMIC_SHARED(unsigned, bits);
-  SEXTANT_SHARED(int, sizes, [kThreads]);
+  SEXTANT_SHARED(int, sizes, [kLensUniteThreads]);
   const LensSegmentInfo segment = tile.segments[blockIdx.x];
   const int words = (tile.vocab + 31) / 32;
-  for (int w = threadIdx.x; w < words; w += kThreads) bits[w] = 0;
+  for (int w = threadIdx.x; w < words; w += kLensUniteThreads) bits[w] = 0;
   __syncthreads();  // the bitmap is empty
   const int64_t first = static_cast<int64_t>(segment.first_slot) * tile.top_k;
-  for (int i = threadIdx.x; i < segment.slot_count * tile.top_k; i += kThreads) {
+  for (int i = threadIdx.x; i < segment.slot_count * tile.top_k; i += kLensUniteThreads) {
     const int id = top_ids[first + i];
     if (id >= 0) atomicOr(&bits[id / 32], 1u << (id % 32));
   }
   __syncthreads();  // the bitmap is full
-  const int each = (words + kThreads - 1) / kThreads;
+  const int each = (words + kLensUniteThreads - 1) / kLensUniteThreads;
   const int begin = min(words, static_cast<int>(threadIdx.x) * each), end = min(words, begin + each);
   int size = 0;
   for (int w = begin; w < end; ++w) size += __popc(bits[w]);
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(kThreads)
       ids[first + at++] = w * 32 + __ffs(static_cast<int>(left)) - 1;
     }
   }
-  if (threadIdx.x == kThreads - 1) counts[blockIdx.x] = at;
+  if (threadIdx.x == kLensUniteThreads - 1) counts[blockIdx.x] = at;
 }
 
 }  // namespace
@@ -161,7 +161,8 @@ cudaError_t FinishLensTile(const LensTileView& tile, const LensState* states, in
 cudaError_t UniteLensTops(const LensTileView& tile, const int32_t* top_ids, int32_t* ids, int32_t* counts,
                           cudaStream_t stream) {
   const size_t bytes = static_cast<size_t>(tile.vocab + 31) / 32 * sizeof(unsigned);
-  return Launch(UniteKernel, tile.segment_count, kThreads, bytes, stream, tile, top_ids, ids, counts);
+  return Launch(UniteKernel, tile.segment_count, kLensUniteThreads, bytes, stream, tile, top_ids, ids,
+                counts);
 }
 
 }  // namespace sextant::cuda

@@ -15,8 +15,10 @@ namespace sextant::cuda {
 inline constexpr int32_t kLensBlockSize = 4096;
 inline constexpr int32_t kLensMaxTopK = 256;
 inline constexpr int32_t kLensMaxTargets = 64;
-// Tokens of which a bitmap fits a block's shared memory.
-inline constexpr int32_t kLensMaxVocab = 48 * 1024 * 8;
+// Threads that unite tracked tokens, and the tokens for which their counts leave room in 48 KiB of shared
+// memory, a bit for each.
+inline constexpr int32_t kLensUniteThreads = 128;
+inline constexpr int32_t kLensMaxVocab = (48 * 1024 - kLensUniteThreads * 4) * 8;
 
 // One slot of a tile.
 struct LensSlotInfo {
@@ -65,7 +67,7 @@ struct LensTileView {
   int32_t vocab = 0;
 };
 
-// Results of a tile, [outs, ...] in order of LensSlotInfo::out, but for log_sum_exps.
+// Results of a tile, [outs, ...] in order of LensSlotInfo::out.
 struct LensTileResults {
   int32_t* top_ids = nullptr;        // [outs, top_k]
   float* top_logprobs = nullptr;     // [outs, top_k]
@@ -73,7 +75,7 @@ struct LensTileResults {
   float* kl = nullptr;               // [outs]
   float* target_logprobs = nullptr;  // [outs, target_count]
   int32_t* target_ranks = nullptr;   // [outs, target_count]
-  double* log_sum_exps = nullptr;    // [slots]
+  double* log_sum_exps = nullptr;    // [outs]
 };
 
 // out [slots, out_stride] of the head's dtype = rows / rms * norm_weight. rows F32 or BF16 [*, hidden].
@@ -104,8 +106,8 @@ cudaError_t AddLensBlock(const LensTileView& tile, const float* logits, int32_t 
 cudaError_t FinishLensTile(const LensTileView& tile, const LensState* states, int32_t state_count,
                            const LensTileResults& results, cudaStream_t stream);
 
-// ids: for each segment, from first_slot * top_k on, the ascending union of its rows' top ids; counts
-// [segment_count]. REQUIRES: every slot is reported, out == slot.
+// ids: for each segment, from first_slot * top_k on, the ascending union of its rows' top ids [*, top_k];
+// counts [segment_count]. REQUIRES: every slot is reported, out == slot.
 cudaError_t UniteLensTops(const LensTileView& tile, const int32_t* top_ids, int32_t* ids, int32_t* counts,
                           cudaStream_t stream);
 

@@ -73,18 +73,25 @@ TEST(CudaLensTest, TakesWholeVocabularies) {
   }
 }
 
-// The workspace grows with the tile, not with the batch.
+// Of rows this wide a tile has 192. The workspace grows with the tile, not with the batch.
 TEST(CudaLensTest, GroupsLongerThanATileKeepTheirFinalRow) {
-  const LensCase lens_case({.group_sizes = {1, 1030, 2},
-                            .hidden = 8,
-                            .vocab = 60,
-                            .top_k = 3,
-                            .target_count = 0,
-                            .exact = true,
-                            .logit_scale = 0.25f});
-  LensOnDevice lens(lens_case);
-  EXPECT_EQ(lens_case.Difference(lens.Run(lens_case.Batch()), lens_case.Reference()), "");
-  EXPECT_LE(lens.workspace_bytes(), LayOutLens({8, DType::kF32, 1024, 1024, 3, 0}, nullptr).bytes);
+  for (const bool tracked : {false, true}) {
+    const LensCase lens_case({.group_sizes = {1, 200, 2},
+                              .hidden = 20'480,
+                              .vocab = 8,
+                              .top_k = 3,
+                              .target_count = 0,
+                              .tracked = tracked,
+                              .exact = true,
+                              .logit_scale = 0x1p-9f});
+    LensOnDevice lens(lens_case);
+    const LensResult got = lens.Run(lens_case.Batch());
+    EXPECT_EQ(lens_case.Difference(got, lens_case.Reference()), "");
+    EXPECT_EQ(tracked ? LensCase::TrackedContradiction(lens_case.Batch(), got) : "", "");
+    ASSERT_EQ(LensTileRows(20'480, DType::kF32), 192);
+    EXPECT_LE(lens.workspace_bytes(),
+              LayOutLens({20'480, DType::kF32, 192, 192, tracked ? 200 : 192, 3, 0}, nullptr).bytes);
+  }
 }
 
 TEST(CudaLensTest, NothingAskedForIsNothingWritten) {
@@ -132,19 +139,30 @@ TEST(CudaLensTest, TrackedTokensAgreeWithTheCandidates) {
   const LensCase lens_case({.group_sizes = {6, 3}, .hidden = 64, .vocab = 1500, .tracked = true});
   LensOnDevice lens(lens_case);
   const LensResult got = lens.Run(lens_case.Batch());
-  size_t first_row = 0;
-  for (size_t g = 0; g < 2; ++g) {
-    const std::vector<int32_t>& ids = got.tracked_ids[g];
-    EXPECT_TRUE(std::is_sorted(ids.begin(), ids.end()));
-    const auto rows = static_cast<size_t>(lens_case.options().group_sizes[g]);
-    ASSERT_EQ(got.tracked_logprobs[g].size(), rows * ids.size());
-    for (size_t i = 0; i < rows * 5; ++i) {
-      const int32_t id = got.top_ids[first_row * 5 + i];
-      const auto place = static_cast<size_t>(std::lower_bound(ids.begin(), ids.end(), id) - ids.begin());
-      ASSERT_LT(place, ids.size());
-      EXPECT_EQ(got.tracked_logprobs[g][i / 5 * ids.size() + place], got.top_logprobs[first_row * 5 + i]);
-    }
-    first_row += rows;
+  EXPECT_EQ(LensCase::TrackedContradiction(lens_case.Batch(), got), "");
+}
+
+// More ids than a tile has room for, beside groups that fit one.
+TEST(CudaLensTest, LargeGroupsAreTrackedToo) {
+  const LensCase lens_case({.group_sizes = {2, 145, 1},
+                            .hidden = 8,
+                            .vocab = 250,
+                            .top_k = 100,
+                            .tracked = true,
+                            .exact = true,
+                            .logit_scale = 0.25f});
+  LensOnDevice lens(lens_case);
+  const LensResult got = lens.Run(lens_case.Batch());
+  EXPECT_EQ(lens_case.Difference(got, lens_case.Reference()), "");
+  EXPECT_EQ(LensCase::TrackedContradiction(lens_case.Batch(), got), "");
+}
+
+TEST(CudaLensTest, HandoversAreKeptNoLongerThanTheyTake) {
+  const LensCase lens_case({.group_sizes = {2}, .hidden = 8, .vocab = 40, .tracked = true});
+  LensOnDevice lens(lens_case);
+  for (int i = 0; i < 20; ++i) {
+    lens.Run(lens_case.Batch());
+    EXPECT_EQ(lens.handover_count(), 1) << "the last one; those before are noticed when it is queued";
   }
 }
 
@@ -170,17 +188,26 @@ TEST(CudaLensTest, RefusesWhatItCannotServe) {
   LensBatch batch = lens_case.Batch();
   batch.top_k = kLensMaxTopK + 1;
   EXPECT_EQ(lens.TryRun(batch).status().code(), absl::StatusCode::kInvalidArgument);
-  const LensHead large = {nullptr, DType::kBF16, kLensMaxVocab + 1, 8, 8};
-  EXPECT_EQ(CheckLensLimits(lens_case.Batch(), large).code(), absl::StatusCode::kInvalidArgument);
+  // Nothing was queued of it.
+  EXPECT_EQ(lens_case.Difference(lens.Run(lens_case.Batch()), lens_case.Reference()), "");
+  EXPECT_EQ(CheckLensLimits(lens_case.Batch(), kLensMaxVocab), absl::OkStatus());
+  EXPECT_EQ(CheckLensLimits(lens_case.Batch(), kLensMaxVocab + 1).code(), absl::StatusCode::kInvalidArgument);
   LensBatch tracked;
   tracked.tracked = true;
   tracked.top_k = 10;
   tracked.final_rows = {0};
-  tracked.row_info.resize(500);
-  const LensHead head = {nullptr, DType::kBF16, 128'256, 8192, 8192};
-  EXPECT_EQ(CheckLensLimits(tracked, head), absl::OkStatus());
+  tracked.row_info.resize(600);
+  EXPECT_EQ(CheckLensLimits(tracked, 128'256), absl::OkStatus());
   tracked.row_info.resize(1000);  // 10 million values
-  EXPECT_EQ(CheckLensLimits(tracked, head).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckLensLimits(tracked, 128'256).code(), absl::StatusCode::kInvalidArgument);
+}
+
+// As many tokens as uniting has room for, with the last of them among the candidates.
+TEST(CudaLensTest, TracksInTheLargestVocabulary) {
+  const LensCase lens_case(
+      {.group_sizes = {1}, .hidden = 1, .vocab = kLensMaxVocab, .top_k = 3, .tracked = true, .exact = true});
+  LensOnDevice lens(lens_case);
+  EXPECT_EQ(lens_case.Difference(lens.Run(lens_case.Batch()), lens_case.Reference()), "");
 }
 
 // Llama-3.1 8B and 70B, Qwen3 4B, 14B and 32B, in both dtypes, with the most that can be asked for.
@@ -190,7 +217,8 @@ TEST(CudaLensTest, AWorkspaceOfAnyBatchStaysWithinItsLimit) {
       const int64_t rows = LensTileRows(hidden, dtype);
       EXPECT_GE(rows, dtype == DType::kBF16 ? 1024 : 512);
       for (const int64_t top_k : {10, int{kLensMaxTopK}}) {
-        const LensShape shape = {hidden, dtype, rows, rows, top_k, kLensMaxTargets};
+        // The most rows a tracked group may have: kMostTrackedValues with one candidate.
+        const LensShape shape = {hidden, dtype, rows, rows, 2048, top_k, kLensMaxTargets};
         EXPECT_LE(LayOutLens(shape, nullptr).bytes, kLensWorkspaceLimit) << hidden;
       }
     }

@@ -70,14 +70,14 @@ LensWorkspace LayOutLens(const LensShape& shape, void* base) {
     pieces.Take(targets, state.greater);
     pieces.Take(targets, state.target_logits);
   }
-  pieces.Take(tops, space.results.top_ids);
-  pieces.Take(tops, space.results.top_logprobs);
-  pieces.Take(slots, space.results.entropy);
-  pieces.Take(slots, space.results.kl);
-  pieces.Take(targets, space.results.target_logprobs);
-  pieces.Take(targets, space.results.target_ranks);
-  pieces.Take(slots, space.results.log_sum_exps);
-  pieces.Take(tops, space.tracked_ids);
+  pieces.Take(shape.outs * shape.top_k, space.results.top_ids);
+  pieces.Take(shape.outs * shape.top_k, space.results.top_logprobs);
+  pieces.Take(shape.outs, space.results.entropy);
+  pieces.Take(shape.outs, space.results.kl);
+  pieces.Take(shape.outs * shape.target_count, space.results.target_logprobs);
+  pieces.Take(shape.outs * shape.target_count, space.results.target_ranks);
+  pieces.Take(shape.outs, space.results.log_sum_exps);
+  pieces.Take(shape.outs * shape.top_k, space.tracked_ids);
   pieces.Take(shape.segments, space.tracked_counts);
   space.bytes = pieces.bytes();
   return space;

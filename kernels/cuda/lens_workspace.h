@@ -16,6 +16,7 @@ struct LensShape {
   DType dtype = DType::kBF16;  // of the head
   int64_t slots = 0;           // of the largest tile
   int64_t segments = 0;        // of the tile with most
+  int64_t outs = 0;            // rows whose results are kept at a time: a tile's, or a large tracked group's
   int64_t top_k = 0;
   int64_t target_count = 0;
 };
@@ -37,8 +38,8 @@ struct LensWorkspace {
   float* logits[2] = {};              // [slots, kLensBlockSize]; then tracked log-probabilities, in both
   float* target_logits = nullptr;     // [slots, target_count]
   LensState states[2];                // of alternate blocks
-  LensTileResults results;            // [slots, ...]
-  int32_t* tracked_ids = nullptr;     // [slots, top_k]
+  LensTileResults results;            // [outs, ...]
+  int32_t* tracked_ids = nullptr;     // [outs, top_k]
   int32_t* tracked_counts = nullptr;  // [segments]
   int64_t x_stride = 0;
   int64_t tracked_capacity = 0;  // floats in both blocks of logits

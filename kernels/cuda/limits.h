@@ -10,7 +10,11 @@ namespace sextant::cuda {
 
 // The kernels' own limits, known without a toolkit.
 inline constexpr int64_t kMostHeadDim = 256;
-inline constexpr int64_t kMostVocab = 48 * 1024 * 8;  // of a lens; sampling takes more
+inline constexpr int64_t kMostVocab = 389'120;  // of a lens; sampling takes more
+inline constexpr int32_t kMostTopK = 256;       // of a lens
+inline constexpr int32_t kMostTargets = 64;
+// Tracked log-probabilities of a position: rows * rows * top_k.
+inline constexpr int64_t kMostTrackedValues = int64_t{1} << 22;
 
 // Device memory that recorded rows pass through on their way to the host, of each stream that records.
 inline constexpr int64_t kCaptureStagingBytes = int64_t{64} << 20;

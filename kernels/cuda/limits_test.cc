@@ -13,6 +13,7 @@ namespace {
 
 static_assert(kMostHeadDim == kMaxHeadDim);
 static_assert(kMostVocab == kLensMaxVocab && kMostVocab <= kSampleMaxVocab);
+static_assert(kMostTopK == kLensMaxTopK && kMostTargets == kLensMaxTargets);
 
 struct Model {
   int64_t hidden, heads, kv_heads, head_dim, feed_forward, vocab;

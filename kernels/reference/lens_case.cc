@@ -156,6 +156,31 @@ std::string LensCase::Difference(const LensResult& got, const LensResult& want) 
   return difference;
 }
 
+std::string LensCase::TrackedContradiction(const LensBatch& batch, const LensResult& got) {
+  std::vector<size_t> rows_before(batch.final_rows.size());
+  for (size_t m = 0; m < batch.row_info.size(); ++m) {
+    const auto group = static_cast<size_t>(batch.row_info[m].group);
+    const std::vector<int32_t>& ids = got.tracked_ids[group];
+    if (!std::is_sorted(ids.begin(), ids.end()))
+      return absl::StrCat("ids of group ", group, " do not ascend");
+    const size_t first = rows_before[group]++ * ids.size();
+    if (got.tracked_logprobs[group].size() < first + ids.size()) {
+      return absl::StrCat("group ", group, " has ", got.tracked_logprobs[group].size(), " log-probabilities");
+    }
+    for (size_t i = m * static_cast<size_t>(batch.top_k); i < (m + 1) * static_cast<size_t>(batch.top_k);
+         ++i) {
+      const auto place = std::lower_bound(ids.begin(), ids.end(), got.top_ids[i]);
+      if (got.top_ids[i] < 0) continue;
+      if (place == ids.end() || *place != got.top_ids[i]) {
+        return absl::StrCat("token ", got.top_ids[i], " of row ", m, " is not tracked");
+      }
+      const float tracked = got.tracked_logprobs[group][first + static_cast<size_t>(place - ids.begin())];
+      if (tracked != got.top_logprobs[i]) return Mismatch("tracked of top", i, tracked, got.top_logprobs[i]);
+    }
+  }
+  return "";
+}
+
 std::string LensCase::CompareTop(const LensResult& got, const LensResult& want, double tolerance) const {
   const auto top_k = static_cast<size_t>(options_.top_k);
   for (size_t i = 0; i < want.top_ids.size(); ++i) {

@@ -55,6 +55,9 @@ class LensCase {
   LensResult Reference() const;
   // The first value of `got` that differs from `want` by more than rounding explains; empty when none does.
   std::string Difference(const LensResult& got, const LensResult& want) const;
+  // Where the tracked tokens of `got` contradict its own candidates: ids that do not ascend, a candidate that
+  // is not among its group's, or one whose log-probability has other bits there. Empty when nowhere.
+  static std::string TrackedContradiction(const LensBatch& batch, const LensResult& got);
 
  private:
   // The most that rounding can move one logit.

@@ -27,8 +27,6 @@ constexpr int64_t kPageBytes = int64_t{1} << 20;
 constexpr int kMaxTtlSeconds = 604800;
 constexpr size_t kDigestBytes = 32;
 constexpr size_t kMaxLabelBytes = 256;
-// A position's readings travel in one message, of which a server takes 16 MiB.
-constexpr int64_t kMaxPositionReadingBytes = int64_t{8} << 20;
 constexpr int64_t kMaxReadingBytes = int64_t{1} << 30;
 
 }  // namespace

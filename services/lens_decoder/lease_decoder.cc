@@ -17,6 +17,11 @@ absl::Status Grow(Backend& backend, int64_t bytes, MemoryKind kind, Buffer& buff
   return absl::OkStatus();
 }
 
+// The device is whole: this batch could not be served, or memory was missing for it.
+bool IsBatchsOwn(const absl::Status& status) {
+  return absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
+}
+
 // Bytes of one row's results: candidates, entropy, divergence, targets.
 int64_t ResultBytes(const LensLayout& layout) {
   return int64_t{4} * (2 * layout.top_k() + 2 + 2 * layout.target_count());
@@ -88,7 +93,12 @@ absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<cons
   tracked_logprobs_.clear();
   backend_.Copy(*stream_, device_rows_.data(), host_rows_.data(), rows * layout.row_bytes());
   backend_.Lens(*stream_, batch, head_.norm(), head_.norm_eps, *head_.head, Output(layout, rows));
-  return backend_.Synchronize(*stream_);
+  const absl::Status status = backend_.Synchronize(*stream_);
+  if (IsBatchsOwn(status)) {
+    // A stream keeps its first fault, which later batches have no part in.
+    SEXTANT_ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
+  }
+  return status;
 }
 
 absl::Status LeaseDecoder::EmitBatch(const LensLayout& layout, absl::Span<const Item> items,

@@ -81,13 +81,14 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
     std::vector<Lease> more = stream.TakeLike(leases[0], room);
     std::move(more.begin(), more.end(), std::back_inserter(leases));
     fault = Work(stream, leases);
-    SEXTANT_RETURN_IF_ERROR(fault);
+    // What waits behind the batch has no part in it: others may have it at once.
+    if (!fault.ok()) break;
   }
   GiveBackDue(stream, absl::InfiniteFuture());
   const int released = stream.Finish(options_.finish_timeout);
   for (int i = 0; i < released; ++i) metrics_.LeaseReleased();
   LogInfo("stopped", {{"leases_given_back", released}});
-  return Stopping();
+  return fault.ok() ? Stopping() : fault;
 }
 
 absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> leases) {

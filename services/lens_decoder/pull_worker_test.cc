@@ -14,92 +14,14 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/backend.h"
+#include "services/lens_decoder/testing/scripted_capture.h"
 #include "services/lens_decoder/testing/tiny_lens.h"
 
 namespace sextant {
 namespace {
 
-using internal::v1::DecoderMessage;
-using internal::v1::DecoderReply;
 using internal::v1::LensStreamService;
-using PullStream = grpc::ServerReaderWriter<DecoderReply, DecoderMessage>;
 using testing::ElementsAre;
-
-// One connection from the capture service's side.
-class Connection {
- public:
-  explicit Connection(PullStream& stream) : stream_(stream) {}
-
-  // Takes the hello and what is wanted, and greets.
-  void Greet() {
-    DecoderMessage message;
-    ASSERT_TRUE(stream_.Read(&message));
-    hello = message.hello();
-    ASSERT_TRUE(stream_.Read(&message));
-    want_bytes = message.want().bytes();
-    DecoderReply reply;
-    reply.mutable_hello()->set_instance("test");
-    ASSERT_TRUE(stream_.Write(reply));
-  }
-
-  void SendLease(const Lease& lease) {
-    DecoderReply reply;
-    reply.mutable_lease()->set_lease(lease.id);
-    reply.mutable_lease()->set_capture(lease.capture);
-    *reply.mutable_lease()->mutable_spec() = lease.spec;
-    *reply.mutable_lease()->mutable_positions() = {lease.positions.begin(), lease.positions.end()};
-    *reply.mutable_lease()->mutable_target_ids() = {lease.target_ids.begin(), lease.target_ids.end()};
-    reply.mutable_lease()->set_data_bytes(static_cast<int64_t>(lease.data.size()));
-    stream_.Write(reply);
-    const size_t half = lease.data.size() / 2;
-    reply.mutable_data()->set_lease(lease.id);
-    reply.mutable_data()->set_data(lease.data.substr(0, half));
-    stream_.Write(reply);
-    reply.mutable_data()->set_data(lease.data.substr(half));
-    reply.mutable_data()->set_last(true);
-    stream_.Write(reply);
-  }
-
-  // Takes messages until `until` says so or the decoder ends the stream.
-  void Take(const std::function<bool()>& until) {
-    DecoderMessage message;
-    while (!until() && stream_.Read(&message)) {
-      if (message.has_result())
-        AppendReadings(message.result().readings(), results[message.result().lease()]);
-      if (message.has_release()) {
-        released.insert(message.release().lease());
-        if (want_bytes == 0) released_on_leaving.insert(message.release().lease());
-      }
-      if (message.has_want()) want_bytes = message.want().bytes();
-    }
-  }
-  void TakeUntilEnd() {
-    Take([] { return false; });
-  }
-
-  internal::v1::DecoderHello hello;
-  int64_t want_bytes = -1;
-  std::map<int64_t, v1::Readings> results;
-  std::set<int64_t> released, released_on_leaving;
-
- private:
-  PullStream& stream_;
-};
-
-// Plays `script` to each connection; its number counts from 0.
-class ScriptedCapture final : public LensStreamService::Service {
- public:
-  using Script = std::function<grpc::Status(int number, Connection& connection)>;
-  explicit ScriptedCapture(Script script) : script_(std::move(script)) {}
-  grpc::Status Pull(grpc::ServerContext*, PullStream* stream) override {
-    Connection connection(*stream);
-    return script_(count_++, connection);
-  }
-
- private:
-  const Script script_;
-  std::atomic<int> count_{0};
-};
 
 class PullWorkerTest : public testing::Test {
  protected:

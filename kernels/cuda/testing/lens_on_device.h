@@ -45,6 +45,7 @@ class LensOnDevice {
     return *std::move(result);
   }
   int64_t workspace_bytes() const { return lens_->workspace_bytes(); }
+  int64_t handover_count() const { return lens_->handover_count(); }
 
  private:
   static std::unique_ptr<DeviceLens> MakeLens() {
