@@ -26,7 +26,7 @@ absl::Status CheckShapes(const ShardShape& shape) {
            CheckRange("key/value heads", shape.kv_heads, 1, kMaxGrid),
            CheckRange("query heads", shape.q_heads, 1, kMaxGrid),
            CheckRange("vocab_size", shape.vocab, 1, kMostVocab),
-           CheckRange("hidden_size", shape.hidden, 1, kMaxIndex),
+           CheckRange("hidden_size", shape.hidden, 1, kMostHidden),
            CheckRange("feed_forward_size", shape.feed_forward, 1, kMaxIndex / 2),
            // Decode attention has one layer of its grid for each row.
            CheckRange("step rows", shape.max_rows, 1, kMaxGrid),
@@ -46,6 +46,11 @@ absl::Status CheckShapes(const ShardShape& shape) {
                      " key/value heads evenly; choose another number of ranks"));
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckLensShape(int64_t hidden, int64_t vocab) {
+  const absl::Status wide = CheckRange("hidden_size", hidden, 1, kMostHidden);
+  return wide.ok() ? CheckRange("vocab_size", vocab, 1, kMostVocab) : wide;
 }
 
 }  // namespace sextant::cuda

@@ -10,11 +10,14 @@ namespace sextant::cuda {
 
 // The kernels' own limits, known without a toolkit.
 inline constexpr int64_t kMostHeadDim = 256;
+inline constexpr int64_t kMostHidden = 40'960;  // a steered row is kept in shared memory
 inline constexpr int64_t kMostVocab = 389'120;  // of a lens; sampling takes more
 inline constexpr int32_t kMostTopK = 256;       // of a lens
 inline constexpr int32_t kMostTargets = 64;
 // Tracked log-probabilities of a position: rows * rows * top_k.
 inline constexpr int64_t kMostTrackedValues = int64_t{1} << 22;
+// Device memory of a lens: its tile, and the workspaces of the two products in flight.
+inline constexpr int64_t kMostLensBytes = int64_t{96} << 20;
 
 // Device memory that recorded rows pass through on their way to the host, of each stream that records.
 inline constexpr int64_t kCaptureStagingBytes = int64_t{64} << 20;
@@ -37,5 +40,8 @@ struct ShardShape {
 // OK, or INVALID_ARGUMENT naming the number that no kernel serves. Anything OK is served by every operation;
 // what is fast is said by HasTensorKernels().
 absl::Status CheckShapes(const ShardShape& shape);
+
+// The same of a lens decoder, which has final norm and head only.
+absl::Status CheckLensShape(int64_t hidden, int64_t vocab);
 
 }  // namespace sextant::cuda

@@ -5,15 +5,21 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/attention_kernels.h"
-#include "kernels/cuda/lens_kernels.h"
+#include "kernels/cuda/backend.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/lens_workspace.h"
 #include "kernels/cuda/sample.h"
 
 namespace sextant::cuda {
 namespace {
 
-static_assert(kMostHeadDim == kMaxHeadDim);
+static_assert(kMostHeadDim == kMaxHeadDim && kMostHidden == kMaxSteeredWidth);
 static_assert(kMostVocab == kLensMaxVocab && kMostVocab <= kSampleMaxVocab);
 static_assert(kMostTopK == kLensMaxTopK && kMostTargets == kLensMaxTargets);
+
+TEST(CudaLimitsTest, ALensTakesWhatIsPlannedForIt) {
+  EXPECT_EQ(kMostLensBytes, kLensWorkspaceLimit + 2 * CudaBackendOptions{}.workspace_bytes);
+}
 
 struct Model {
   int64_t hidden, heads, kv_heads, head_dim, feed_forward, vocab;
@@ -65,9 +71,19 @@ TEST(CudaLimitsTest, RefusesWhatNoKernelServes) {
   EXPECT_TRUE(refused([](ShardShape& s) { s.head_dim = 512; }));
   EXPECT_TRUE(refused([](ShardShape& s) { s.head_dim = 65; }));
   EXPECT_TRUE(refused([](ShardShape& s) { s.kv_heads = 3; }));
-  EXPECT_TRUE(refused([](ShardShape& s) { s.vocab = 1'000'000; }));
+  EXPECT_FALSE(refused([](ShardShape& s) { s.vocab = kMostVocab; }));
+  EXPECT_TRUE(refused([](ShardShape& s) { s.vocab = kMostVocab + 1; }));
+  EXPECT_FALSE(refused([](ShardShape& s) { s.hidden = kMostHidden; }));
+  EXPECT_TRUE(refused([](ShardShape& s) { s.hidden = kMostHidden + 1; }));
   EXPECT_TRUE(refused([](ShardShape& s) { s.max_rows = 70'000; }));
   EXPECT_TRUE(refused([](ShardShape& s) { s.kv_block_count = int64_t{1} << 31; }));
+}
+
+TEST(CudaLimitsTest, RefusesHeadsThatNoLensServes) {
+  for (const Model& model : kModels) EXPECT_EQ(CheckLensShape(model.hidden, model.vocab), absl::OkStatus());
+  EXPECT_EQ(CheckLensShape(kMostHidden, kMostVocab), absl::OkStatus());
+  EXPECT_EQ(CheckLensShape(kMostHidden + 1, 1000).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckLensShape(64, kMostVocab + 1).code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -102,6 +102,8 @@ __global__ void WrongKernel(Wrong wrong, float* values) {
     case Wrong::kDynamicOutOfBounds:
       dynamic[one_past] = 1;
       break;
+    case Wrong::kTooMuchShared:
+      break;
     case Wrong::kGlobalOutOfBounds:
       values[one_past] = 1;
       break;
@@ -132,7 +134,9 @@ cudaError_t Multiply(cudaStream_t stream, const void* a, const void* b, float* o
                 static_cast<const __nv_bfloat16*>(b), out);
 }
 cudaError_t DoWrong(cudaStream_t stream, Wrong wrong, float* values) {
-  return Launch(WrongKernel, 1, 64, 64 * sizeof(float), stream, wrong, values);
+  // All that a kernel without static shared memory may have.
+  const size_t bytes = wrong == Wrong::kTooMuchShared ? size_t{48} << 10 : 64 * sizeof(float);
+  return Launch(WrongKernel, 1, 64, bytes, stream, wrong, values);
 }
 
 }  // namespace sextant::emulation

@@ -26,6 +26,7 @@ enum class Wrong {
   kWarpWaitsForBarrier,  // half a warp waits for lanes that wait elsewhere
   kSharedOutOfBounds,    // one past a shared array
   kDynamicOutOfBounds,   // one past the launch's dynamic shared memory
+  kTooMuchShared,        // static and dynamic shared memory that a block has room for alone, not together
   kGlobalOutOfBounds,    // one past an allocation
   kMisaligned,           // a float4 from an address that is none's
 };

@@ -171,6 +171,8 @@ INSTANTIATE_TEST_SUITE_P(
                     WrongCase{Wrong::kSharedOutOfBounds, "SharedOutOfBounds",
                               "use-after-poison|out of bounds|insufficient space"},
                     WrongCase{Wrong::kDynamicOutOfBounds, "DynamicOutOfBounds", "use-after-poison"},
+                    WrongCase{Wrong::kTooMuchShared, "TooMuchShared",
+                              "256 bytes of static and 49152 of dynamic shared memory"},
                     WrongCase{Wrong::kGlobalOutOfBounds, "GlobalOutOfBounds", "use-after-poison"},
                     WrongCase{Wrong::kMisaligned, "Misaligned", "misaligned address"}),
     [](const auto& info) { return info.param.name; });

@@ -128,7 +128,8 @@ class Executor {
 
   void* const dynamic_;
   char* const static_;
-  size_t static_used_ = 0;
+  size_t static_used_ = 0;   // with gaps
+  size_t static_bytes_ = 0;  // as a device lays them out
   std::vector<std::pair<const void*, void*>> static_variables_;
 };
 
@@ -198,7 +199,7 @@ void Executor::RunBlock() {
   for (Thread& thread : threads_) thread.state = State::kNew;
   std::memset(dynamic_, kPoison, grid_->shared_bytes);
   static_variables_.clear();
-  static_used_ = 0;
+  static_used_ = static_bytes_ = 0;
   ASAN_POISON_MEMORY_REGION(static_, kStaticBytes);
 
   entering_ = IdleFiber();
@@ -368,9 +369,15 @@ void* Executor::StaticShared(const void* key, size_t bytes, size_t alignment) {
   for (const auto& [known, memory] : static_variables_) {
     if (known == key) return memory;
   }
+  static_bytes_ = (static_bytes_ + alignment - 1) / alignment * alignment + bytes;
+  if (static_bytes_ > kStaticLimit) Fail("more than %zu bytes of static shared memory", kStaticLimit);
+  if (static_bytes_ + grid_->shared_bytes > grid_->shared_limit) {
+    Fail("%zu bytes of static and %zu of dynamic shared memory are more than %zu", static_bytes_,
+         grid_->shared_bytes, grid_->shared_limit);
+  }
   const size_t align = std::max<size_t>(alignment, 16);
   const size_t start = (static_used_ + kStaticGap + align - 1) / align * align;
-  if (start + bytes > kStaticLimit) Fail("more than %zu bytes of static shared memory", kStaticLimit);
+  if (start + bytes > kStaticBytes) Fail("too many shared variables");
   char* memory = static_ + start;
   static_used_ = start + bytes;
   ASAN_UNPOISON_MEMORY_REGION(memory, bytes);

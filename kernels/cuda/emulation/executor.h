@@ -43,7 +43,8 @@ void* DynamicShared();
 
 struct Grid {
   dim3 grid, block;
-  size_t shared_bytes = 0;
+  size_t shared_bytes = 0;     // dynamic
+  size_t shared_limit = 0;     // of dynamic and static together
   std::function<void()> body;  // of one thread
 };
 // `seed` chooses the order; 0 is the natural one.

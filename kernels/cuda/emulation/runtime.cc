@@ -203,14 +203,19 @@ cudaError_t LaunchKernel(const cudaLaunchConfig_t& config, const void* kernel, s
     return Report(cudaErrorInvalidConfiguration);
   }
   Runtime& runtime = Runtime::Get();
+  size_t allowed_in_all = kSharedWithoutAsking;
   {
     const std::lock_guard lock(runtime.mutex);
-    const auto limit = runtime.shared_limits.find(kernel);
-    const size_t allowed =
-        limit == runtime.shared_limits.end() ? kSharedWithoutAsking : static_cast<size_t>(limit->second);
+    const auto asked = runtime.shared_limits.find(kernel);
+    size_t allowed = kSharedWithoutAsking;
+    if (asked != runtime.shared_limits.end()) {
+      allowed = static_cast<size_t>(asked->second);
+      allowed_in_all = kSharedLimit;
+    }
     if (config.dynamicSmemBytes > allowed) return Report(cudaErrorInvalidValue);
   }
-  auto work = std::make_shared<const Grid>(Grid{grid, block, config.dynamicSmemBytes, std::move(body)});
+  auto work = std::make_shared<const Grid>(
+      Grid{grid, block, config.dynamicSmemBytes, allowed_in_all, std::move(body)});
   Operation operation;
   operation.run = [work] {
     Runtime& runtime = Runtime::Get();
