@@ -65,13 +65,17 @@ absl::Status MatMuls::Plan::Choose(cublasLtHandle_t handle, const Product& p, in
   const auto limit = static_cast<uint64_t>(workspace_bytes);
   cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit,
                                        sizeof limit);
-  const std::pair<cublasLtMatmulPreferenceAttributes_t, uint32_t> alignments[] = {
+  // An algorithm may split the inputs and add up what each part gives: in F32, also where the output is BF16.
+  const uint32_t reductions =
+      p.out_dtype == DType::kF32 ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  const std::pair<cublasLtMatmulPreferenceAttributes_t, uint32_t> wishes[] = {
+      {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, reductions},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, AlignmentOf(p.weight)},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(p.in)},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(p.out)},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.out)}};
-  for (const auto& [attribute, bytes] : alignments) {
-    cublasLtMatmulPreferenceSetAttribute(preference, attribute, &bytes, sizeof bytes);
+  for (const auto& [attribute, wish] : wishes) {
+    cublasLtMatmulPreferenceSetAttribute(preference, attribute, &wish, sizeof wish);
   }
   cublasLtMatmulHeuristicResult_t best = {};
   int found = 0;

@@ -1,4 +1,5 @@
-// cuBLASLt's matrix product on the emulated machine: column-major, A transposed, F32 accumulation.
+// cuBLASLt's matrix product on the emulated machine: column-major, A transposed, F32 accumulation. Where the
+// caller lets it, it splits the inputs in two and adds the halves in the output's type.
 //
 // Built without sanitizers, which would make it the slowest part of every test; it checks its ranges, its
 // alignments and its workspace itself.
@@ -21,6 +22,7 @@ struct cublasLtMatrixLayoutOpaque {
 };
 struct cublasLtMatmulPreferenceOpaque {
   size_t workspace_bytes = 0;
+  uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;
   uint32_t alignment[4] = {256, 256, 256, 256};  // of A, B, C, D
 };
 
@@ -32,6 +34,7 @@ struct Algorithm {
   int64_t outputs, inputs, rows;
   uint64_t workspace_bytes;
   uint32_t alignment[4];
+  bool reduces_in_output;
 };
 static_assert(sizeof(Algorithm) <= sizeof(cublasLtMatmulAlgo_t));
 
@@ -40,6 +43,7 @@ struct Product {
   const void *a_data, *b_data;
   void* d_data;
   float alpha, beta;
+  bool reduces_in_output;
 };
 
 inline float Load(const float* place) { return *place; }
@@ -81,8 +85,11 @@ void Multiply(const Product& p) {
   for (int64_t col = 0; col < p.d.cols; ++col) {
     for (int64_t row = 0; row < p.d.rows; ++row) {
       Out* const place = d + col * p.d.stride + row;
-      const float product = p.alpha * Dot(a + row * p.a.stride, b + col * p.b.stride, p.a.rows);
+      const In *x = a + row * p.a.stride, *y = b + col * p.b.stride;
+      const int64_t first = p.reduces_in_output ? p.a.rows / 2 : p.a.rows, rest = p.a.rows - first;
+      const float product = p.alpha * Dot(x, y, first);
       Keep(p.beta == 0 ? product : product + p.beta * Load(place), place);
+      if (rest > 0) Keep(Load(place) + p.alpha * Dot(x + first, y + first, rest), place);
     }
   }
 }
@@ -181,6 +188,10 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
     return CUBLAS_STATUS_SUCCESS;
   }
   if (bytes != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+  if (attribute == CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK) {
+    std::memcpy(&preference->reductions, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+  }
   std::memcpy(&preference->alignment[attribute - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, bytes);
   return CUBLAS_STATUS_SUCCESS;
 }
@@ -193,7 +204,10 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
   *returned = 0;
   const bool supported = sextant::emulation::Supported(*description, *a, *b, *d);
   if (!supported || c->type != d->type || requested < 1) return CUBLAS_STATUS_NOT_SUPPORTED;
-  Algorithm algorithm{d->rows, a->rows, d->cols, preference->workspace_bytes, {}};
+  constexpr uint32_t kInOutput = CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  Algorithm algorithm{d->rows, a->rows,
+                      d->cols, preference->workspace_bytes,
+                      {},      d->type != CUDA_R_32F && (preference->reductions & kInOutput) != 0};
   std::copy_n(preference->alignment, 4, algorithm.alignment);
   results[0] = {};
   std::memcpy(&results[0].algo, &algorithm, sizeof algorithm);
@@ -222,7 +236,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t description
                         b,
                         d,
                         *static_cast<const float*>(alpha),
-                        *static_cast<const float*>(beta)};
+                        *static_cast<const float*>(beta),
+                        algorithm.reduces_in_output};
   Operation operation;
   operation.run = [product, algorithm, workspace] {
     const Runtime& runtime = Runtime::Get();
