@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/instructions.h"
 #include "kernels/cuda/numbers.h"
@@ -44,19 +45,11 @@ struct Scratch {
 template <int kHeadDim>
 __device__ void CopyTile(AsyncCopies& copies, const PagedKv& kv, const int32_t* table, int kv_head, int first,
                          int end, DeviceBF16 (*keys)[kHeadDim + 8], DeviceBF16 (*values)[kHeadDim]) {
-  constexpr int kVectors = kHeadDim / 8;
-  for (int i = threadIdx.x; i < kTile * kVectors; i += kThreads) {
-    const int key = i / kVectors, d = i % kVectors * 8, position = first + key;
-    const bool exists = position < end;
-    int64_t from = 0;
-    if (exists) {
-      from = KvElement(table[position / kv.block_size], kv.block_size, position % kv.block_size, kv.kv_heads,
-                       kv_head, kHeadDim) +
-             d;
-    }
-    copies.Copy16(&keys[key][d], static_cast<const DeviceBF16*>(kv.keys) + from, exists);
-    copies.Copy16(&values[key][d], static_cast<const DeviceBF16*>(kv.values) + from, exists);
-  }
+  const auto copy = [&](int row, int d, int64_t element, bool exists) {
+    copies.Copy16(&keys[row][d], static_cast<const DeviceBF16*>(kv.keys) + element, exists);
+    copies.Copy16(&values[row][d], static_cast<const DeviceBF16*>(kv.values) + element, exists);
+  };
+  ForEachTileVector<kThreads, kTile, kHeadDim>(kv, table, kv_head, first, end, copy);
   copies.Commit();
 }
 

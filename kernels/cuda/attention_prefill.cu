@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/attention_kernels.h"
+#include "kernels/cuda/attention_tile.h"
 #include "kernels/cuda/device.h"
 #include "kernels/cuda/instructions.h"
 #include "kernels/cuda/numbers.h"
@@ -76,18 +77,10 @@ __device__ Work FindWork(const AttentionRows& rows, const PagedKv& kv, const Run
 template <int kHeadDim>
 __device__ void CopyTile(AsyncCopies& copies, const void* cache, const PagedKv& kv, const int32_t* table,
                          int kv_head, int first, int end, DeviceBF16 (*to)[kHeadDim + 8]) {
-  constexpr int kVectors = kHeadDim / 8;
-  for (int i = threadIdx.x; i < kTile * kVectors; i += kThreads) {
-    const int row = i / kVectors, d = i % kVectors * 8, position = first + row;
-    const bool exists = position < end;
-    int64_t from = 0;
-    if (exists) {
-      from = KvElement(table[position / kv.block_size], kv.block_size, position % kv.block_size, kv.kv_heads,
-                       kv_head, kHeadDim) +
-             d;
-    }
-    copies.Copy16(&to[row][d], static_cast<const DeviceBF16*>(cache) + from, exists);
-  }
+  const auto copy = [&](int row, int d, int64_t element, bool exists) {
+    copies.Copy16(&to[row][d], static_cast<const DeviceBF16*>(cache) + element, exists);
+  };
+  ForEachTileVector<kThreads, kTile, kHeadDim>(kv, table, kv_head, first, end, copy);
   copies.Commit();
 }
 
