@@ -20,9 +20,12 @@ __global__ void __launch_bounds__(kThreads)
   const In* row = rows + slot.row * rows_stride;
   double rms = slot.scale;
   if (!(slot.scale > 0)) {
-    float squares = 0;  // of a few numbers of one thread; the threads' sums are added in double
-    for (int k = threadIdx.x; k < hidden; k += kThreads) squares += Widen(row[k]) * Widen(row[k]);
-    rms = sqrt(BlockSum<kThreads>(static_cast<double>(squares), partial) / hidden + eps);
+    double squares = 0;
+    for (int k = threadIdx.x; k < hidden; k += kThreads) {
+      const double value = Widen(row[k]);
+      squares += value * value;
+    }
+    rms = sqrt(BlockSum<kThreads>(squares, partial) / hidden + eps);
   }
   const auto inverse = static_cast<float>(1 / rms);
   for (int k = threadIdx.x; k < hidden; k += kThreads) {

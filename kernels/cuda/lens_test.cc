@@ -120,6 +120,30 @@ TEST(CudaLensTest, FinalRowDivergesFromItselfByExactlyNothing) {
   for (const float kl : got.kl) EXPECT_GE(kl, 0);
 }
 
+// The squares of the small numbers of a row, which F32 would not add to those of the large ones, make 1e-5 of
+// its rms; sums are in F64, so only the result's roundings are left: of the inverse and two products.
+TEST(CudaLensTest, RowsAreNormedBySumsInF64) {
+  constexpr int32_t kHidden = 40'960, kLarge = 256;
+  std::vector<float> row(kHidden, 1);
+  std::fill_n(row.begin(), kLarge, 4096.0f);
+  const double rms =
+      std::sqrt((kLarge * 4096.0 * 4096.0 + (kHidden - kLarge)) / kHidden + static_cast<double>(1e-5f));
+  const TestStream stream;
+  const DeviceArray<float> rows(row, stream), weight(std::vector<float>(kHidden, 1.5f), stream);
+  const DeviceArray<float> out(kHidden);
+  const DeviceArray<LensSlotInfo> slots({LensSlotInfo{}}, stream);
+  LensTileView tile;
+  tile.slots = slots.data();
+  tile.slot_count = 1;
+  ASSERT_EQ(NormLensRows(tile, true, rows.data(), kHidden, weight.data(), 1e-5f, kHidden, true, out.data(),
+                         kHidden, stream),
+            cudaSuccess);
+  const std::vector<float> got = out.Read(stream);
+  for (const size_t k : {size_t{0}, size_t{kLarge}, size_t{kHidden - 1}}) {
+    EXPECT_NEAR(got[k] / (row[k] * 1.5 / rms), 1, 3 * 0x1p-24) << k;
+  }
+}
+
 // The target's logit of ranks is another product's than that of candidates; a candidate's rank is its place.
 TEST(CudaLensTest, TargetsAmongTheCandidatesHaveTheirRank) {
   const LensCase lens_case(
