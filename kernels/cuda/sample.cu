@@ -1,8 +1,9 @@
 // Chooses next tokens: a block takes one row of logits.
 //
 // Nothing is sorted. What top-k and top-p keep is everything above one logit and the lowest ids of those
-// equal to it; that logit is found byte by byte, from histograms. A token is drawn by narrowing the range of
-// ids in which the running weight passes the point drawn.
+// equal to it; that logit is found eleven bits at a time, from histograms. A token is drawn by narrowing the
+// range of ids in which the running weight passes the point drawn. The row is read by one block, from the
+// second-level cache, so what counts is how often: six times with top-p.
 #include <cstdint>
 
 #include "kernels/cuda/device.h"
@@ -14,18 +15,42 @@ namespace {
 
 using Whole = unsigned long long;
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
+constexpr int kBatch = 8;  // logits that a thread has on their way at once
 // The largest weight of a token. Sums over 2^19 tokens fit 64 bits; smaller weights lose less than 2^-44.
 constexpr float kOne = 17592186044416.0f;  // 2^44
 static_assert(kSampleMaxVocab <= 1 << 19);
+
+// The digits that a key's 32 bits are taken in, the highest first.
+constexpr int kDigitBits = 11;
+constexpr int kBins = 1 << kDigitBits;
+constexpr int kWarpBins = kBins / kWarps;
+static_assert(kWarpBins == 2 * 32, "each lane adds up two bins");
+
+// A sum for each digit, in two words, because shared memory adds a word at once, and 64 bits only by
+// trying again and again.
+struct Histogram {
+  unsigned low[kBins], high[kBins];
+
+  __device__ void Clear() {
+    for (int i = threadIdx.x; i < kBins; i += kThreads) low[i] = high[i] = 0;
+  }
+  __device__ void Add(unsigned bin, Whole value) {
+    const auto word = static_cast<unsigned>(value);
+    const unsigned before = atomicAdd(&low[bin], word);
+    const unsigned carried = static_cast<unsigned>(value >> 32) + (before + word < before ? 1u : 0u);
+    if (carried != 0) atomicAdd(&high[bin], carried);
+  }
+  __device__ Whole At(int bin) const { return static_cast<Whole>(high[bin]) << 32 | low[bin]; }
+};
 
 struct SampleShared {
   float maxima[kWarps];
   double sums[kWarps];
   unsigned lowest_id;
   Whole partial[kWarps];
-  Whole histogram[256];
+  Histogram histogram;
 };
 
 // One row as the kernel looks at it.
@@ -35,9 +60,29 @@ struct Row {
   float largest;
   float scale;  // 1 / temperature
 
+  // Calls look(id, logit) for ids begin, begin + step, ... before `end`.
+  template <typename Look>
+  __device__ void ForEach(int begin, int end, int step, const Look& look) const {
+    float batch[kBatch];
+    for (int first = begin; first < end; first += kBatch * step) {
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (first + i * step < end) batch[i] = logits[first + i * step];
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        if (first + i * step < end) look(first + i * step, batch[i]);
+      }
+    }
+  }
+  // This thread's share of all ids.
+  template <typename Look>
+  __device__ void ForEach(const Look& look) const {
+    ForEach(static_cast<int>(threadIdx.x), vocab, kThreads, look);
+  }
+
   // Ascends with the logit; 0 for NaN, which is never kept.
-  __device__ unsigned Key(int id) const {
-    const float logit = logits[id];
+  static __device__ unsigned Key(float logit) {
     if (logit != logit) return 0;
     const unsigned bits = __float_as_uint(logit + 0.0f);  // -0 becomes 0
     return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
@@ -59,46 +104,66 @@ struct Cut {
   __device__ bool Keeps(unsigned other, int id) const { return other > key || (other == key && id <= last); }
 };
 
-// Where a running sum over the tokens, most probable first, reaches a goal: the key there, and the sum of
-// those above it.
+// Where a running sum over the tokens, most probable first, reaches a goal: the key there, the sum of those
+// above it, of those that have it, and the goal.
 struct Level {
   unsigned key;
-  Whole before;
+  Whole before, equal, goal;
 };
 
-// `measure` gives what a token adds. REQUIRES: all of them add `goal` at least, and goal > 0.
-template <typename Measure>
-__device__ Level FindLevel(SampleShared& shared, const Row& row, Whole goal, const Measure& measure) {
-  unsigned prefix = 0;
-  Whole before = 0;
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    __syncthreads();  // the histogram of the byte before is read
-    for (int i = threadIdx.x; i < 256; i += kThreads) shared.histogram[i] = 0;
+// `measure` gives what a token adds; `goal_of` the goal, at least 1, of what all of them add.
+// REQUIRES: they add that goal at least.
+template <typename Measure, typename GoalOf>
+__device__ Level FindLevel(SampleShared& shared, const Row& row, const Measure& measure,
+                           const GoalOf& goal_of) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  Level level = {0, 0, 0, 0};
+  for (int left = 32; left > 0;) {
+    const int shift = max(left - kDigitBits, 0), bits = left - shift;
+    __syncthreads();  // the histogram of the digit before is read
+    shared.histogram.Clear();
     __syncthreads();  // the histogram is empty
-    for (int id = threadIdx.x; id < row.vocab; id += kThreads) {
-      const unsigned key = row.Key(id);
-      if (shift < 24 && key >> (shift + 8) != prefix) continue;
-      atomicAdd(&shared.histogram[(key >> shift) & 255u], measure(id));
-    }
+    row.ForEach([&](int id, float logit) {
+      const unsigned key = Row::Key(logit);
+      if (left < 32 && key >> left != level.key) return;
+      const Whole adds = measure(id, logit);
+      if (adds > 0) shared.histogram.Add((key >> shift) & ((1u << bits) - 1), adds);
+    });
     __syncthreads();  // the histogram is full
-    unsigned byte = 255;
-    while (byte > 0 && before + shared.histogram[byte] < goal) before += shared.histogram[byte--];
-    prefix = prefix << 8 | byte;
+    const int first = warp * kWarpBins + 2 * lane;
+    const Whole of_warp = WarpSum(shared.histogram.At(first) + shared.histogram.At(first + 1));
+    if (lane == 0) shared.partial[warp] = of_warp;
+    __syncthreads();  // sums of the warps' bins are written
+    if (left == 32) {
+      Whole total = 0;
+      for (int w = 0; w < kWarps; ++w) total += shared.partial[w];
+      level.goal = goal_of(total);
+    }
+    int w = kWarps - 1;
+    while (w > 0 && level.before + shared.partial[w] < level.goal) level.before += shared.partial[w--];
+    int bin = w * kWarpBins + kWarpBins - 1;
+    while (bin > w * kWarpBins && level.before + shared.histogram.At(bin) < level.goal) {
+      level.before += shared.histogram.At(bin--);
+    }
+    level.equal = shared.histogram.At(bin);
+    level.key = level.key << bits | static_cast<unsigned>(bin);
+    left = shift;
   }
-  return {prefix, before};
+  return level;
 }
 
 // The first id at which the running sum of `measure` over ascending ids exceeds `point`; the last id that
 // adds anything when none does. REQUIRES: some id adds something.
 template <typename Measure>
-__device__ int FindByRunningSum(SampleShared& shared, int vocab, Whole point, const Measure& measure) {
+__device__ int FindByRunningSum(SampleShared& shared, const Row& row, Whole point, const Measure& measure) {
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  int begin = 0, end = vocab;
-  while (end - begin > kWarps) {
+  int begin = 0, end = row.vocab;
+  while (end - begin > 1) {
     const int length = (end - begin + kWarps - 1) / kWarps;
     const int stop = min(end, begin + (warp + 1) * length);
     Whole sum = 0;
-    for (int id = begin + warp * length + lane; id < stop; id += 32) sum += measure(id);
+    row.ForEach(begin + warp * length + lane, stop, 32,
+                [&](int id, float logit) { sum += measure(id, logit); });
     sum = WarpSum(sum);
     __syncthreads();  // sums of the range before are read
     if (lane == 0) shared.partial[warp] = sum;
@@ -117,14 +182,7 @@ __device__ int FindByRunningSum(SampleShared& shared, int vocab, Whole point, co
     end = min(end, begin + (at + 1) * length);
     begin += at * length;
   }
-  int last = begin;
-  for (int id = begin; id < end; ++id) {
-    const Whole adds = measure(id);
-    if (point < adds) return id;
-    point -= adds;
-    if (adds > 0) last = id;
-  }
-  return last;
+  return begin;
 }
 
 // Philox4x32-10 (kernels/reference/sample_philox.h): 53 random bits of (seed, counter).
@@ -143,50 +201,54 @@ __device__ double Uniform(uint64_t seed, uint64_t counter) {
   return static_cast<double>((static_cast<uint64_t>(c0) << 32 | c1) >> 11) * 0x1p-53;
 }
 
-// The id of the `count`-th token whose key is `key`, in ascending order of ids.
-__device__ int FindTie(SampleShared& shared, const Row& row, unsigned key, Whole count) {
-  return FindByRunningSum(shared, row.vocab, count - 1,
-                          [&](int id) { return static_cast<Whole>(row.Key(id) == key); });
+// The id of the `count`-th token whose key is `key`, in ascending order of ids, where `equal` have it.
+__device__ int FindTie(SampleShared& shared, const Row& row, unsigned key, Whole count, Whole equal) {
+  if (count >= equal) return kSampleMaxVocab;
+  return FindByRunningSum(shared, row, count - 1,
+                          [&](int, float logit) { return static_cast<Whole>(Row::Key(logit) == key); });
 }
 
-__device__ Cut FindCut(SampleShared& shared, const Row& row, const SampleRow& settings) {
+struct Kept {
   Cut cut;
-  const bool keeps_top_k = settings.top_k > 0 && settings.top_k < row.vocab;
-  if (keeps_top_k) {
-    const auto goal = static_cast<Whole>(settings.top_k);
-    const Level level = FindLevel(shared, row, goal, [](int) { return Whole{1}; });
-    cut.key = level.key;
-    cut.last = FindTie(shared, row, level.key, goal - level.before);
-  }
-  if (settings.top_p >= 1) return cut;
-  const auto weight = [&](int id) { return cut.Keeps(row.Key(id), id) ? row.Weight(row.logits[id]) : 0; };
-  Whole total = 0;
-  for (int id = threadIdx.x; id < row.vocab; id += kThreads) total += weight(id);
-  __syncthreads();  // what was in `partial` is read
-  total = BlockSum<kThreads>(total, shared.partial);
-  // At least one token, whatever top_p is.
-  const auto share = static_cast<Whole>(static_cast<double>(settings.top_p) * static_cast<double>(total));
-  const Whole goal = share > 0 ? share : 1;
-  const Level level = FindLevel(shared, row, goal, weight);
+  Whole weight;  // of all that is kept
+};
+
+// `weight` gives that of a token that top-k keeps.
+template <typename Weight>
+__device__ Kept CutByTopP(SampleShared& shared, const Row& row, float top_p, Cut cut, const Weight& weight) {
+  const Level level = FindLevel(shared, row, weight, [top_p](Whole total) {
+    // At least one token, whatever top_p is.
+    const auto share = static_cast<Whole>(static_cast<double>(top_p) * static_cast<double>(total));
+    return share > 0 ? share : Whole{1};
+  });
   const Whole each = row.WeightOfKey(level.key);
-  const Whole ties = (goal - level.before + each - 1) / each;
-  const int last = FindTie(shared, row, level.key, ties);
-  if (level.key > cut.key || last < cut.last) {
-    cut.last = last;
-    cut.key = level.key;
-  }
-  return cut;
+  const Whole equal = level.equal / each, ties = (level.goal - level.before + each - 1) / each;
+  const int last = FindTie(shared, row, level.key, ties, equal);
+  // Top-k has kept no more than `equal` of them, up to its own last.
+  if (level.key > cut.key || last < cut.last) cut = {level.key, last};
+  return {cut, level.before + ties * each};
 }
 
 __device__ int Draw(SampleShared& shared, const Row& row, const SampleRow& settings) {
-  const Cut cut = FindCut(shared, row, settings);
-  const auto weight = [&](int id) { return cut.Keeps(row.Key(id), id) ? row.Weight(row.logits[id]) : 0; };
-  Whole total = 0;
-  for (int id = threadIdx.x; id < row.vocab; id += kThreads) total += weight(id);
-  __syncthreads();  // what was in `partial` is read
-  total = BlockSum<kThreads>(total, shared.partial);
+  Kept kept = {Cut(), 0};
+  if (settings.top_k > 0 && settings.top_k < row.vocab) {
+    const Level level = FindLevel(
+        shared, row, [](int, float) { return Whole{1}; },
+        [&](Whole) { return static_cast<Whole>(settings.top_k); });
+    kept.cut = {level.key, FindTie(shared, row, level.key, level.goal - level.before, level.equal)};
+  }
+  const auto weight = [&](int id, float logit) {
+    return kept.cut.Keeps(Row::Key(logit), id) ? row.Weight(logit) : 0;
+  };
+  if (settings.top_p < 1) {
+    kept = CutByTopP(shared, row, settings.top_p, kept.cut, weight);
+  } else {
+    row.ForEach([&](int id, float logit) { kept.weight += weight(id, logit); });
+    __syncthreads();  // what was in `partial` is read
+    kept.weight = BlockSum<kThreads>(kept.weight, shared.partial);
+  }
   const double uniform = Uniform(settings.seed, settings.counter);
-  return FindByRunningSum(shared, row.vocab, static_cast<Whole>(uniform * static_cast<double>(total)),
+  return FindByRunningSum(shared, row, static_cast<Whole>(uniform * static_cast<double>(kept.weight)),
                           weight);
 }
 
@@ -198,16 +260,15 @@ __global__ void __launch_bounds__(kThreads)
   SEXTANT_SHARED(SampleShared, shared, );
   const SampleRow settings = rows[blockIdx.x];
   Row row = {logits + blockIdx.x * logits_stride, vocab, -INFINITY, 1};
-  for (int id = threadIdx.x; id < vocab; id += kThreads) row.largest = fmaxf(row.largest, row.logits[id]);
+  row.ForEach([&](int, float logit) { row.largest = fmaxf(row.largest, logit); });
   if (threadIdx.x == 0) shared.lowest_id = static_cast<unsigned>(vocab);
   row.largest = BlockMax<kThreads>(row.largest, shared.maxima);
   double sum = 0;
   unsigned lowest = static_cast<unsigned>(vocab);
-  for (int id = threadIdx.x; id < vocab; id += kThreads) {
-    const float logit = row.logits[id];
+  row.ForEach([&](int id, float logit) {
     if (logit == row.largest) lowest = min(lowest, static_cast<unsigned>(id));
     sum += static_cast<double>(expf(logit - row.largest));
-  }
+  });
   atomicMin(&shared.lowest_id, lowest);
   sum = BlockSum<kThreads>(sum, shared.sums);
   // Without any logit to choose, 0: its log-probability is NaN already.
