@@ -94,6 +94,8 @@ absl::string_view NameOf(MemoryUse use) {
       return "keys and values";
     case MemoryUse::kWorkspace:
       return "workspace";
+    case MemoryUse::kBatches:
+      return "batches";
     case MemoryUse::kCaptureRing:
       return "capture ring";
     case MemoryUse::kCollectives:

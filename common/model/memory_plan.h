@@ -18,7 +18,8 @@ namespace sextant {
 enum class MemoryUse {
   kWeights,
   kKeysAndValues,
-  kWorkspace,    // activations, inputs and logits of a step
+  kWorkspace,    // activations, inputs and logits of a step; a lens's tile
+  kBatches,      // rows that are decoded together
   kCaptureRing,  // recorded rows that wait for the capture service
   kCollectives,  // the communication library's buffers
   kRuntime,      // the driver's context, loaded kernels, the matrix library's workspace

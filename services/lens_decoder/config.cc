@@ -24,6 +24,11 @@ ABSL_FLAG(int, want_mb, 0,
           "batches. More would "
           "only keep work from other decoders.");
 ABSL_FLAG(int, max_batch_rows, 1024, "Rows decoded together, unless one position has more.");
+ABSL_FLAG(
+    bool, plan, false,
+    "Only print what the device would hold and whether it fits. Of the model just config.json is needed, "
+    "of devices none.");
+ABSL_FLAG(double, device_memory_gb, 0, "Memory of the device, GB (10^9 bytes). 0: what the device reports.");
 ABSL_FLAG(int, http_port, 8740, "Port for /metrics, /livez and /readyz. 0 lets the system choose.");
 ABSL_FLAG(
     absl::Duration, drain, absl::Seconds(10),
@@ -73,6 +78,10 @@ absl::StatusOr<DecoderConfig> ConfigFromFlags() {
     return invalid("--want_mb must be 0 to 1024");
   if (config.max_batch_rows < 1 || config.max_batch_rows > 65536)
     return invalid("--max_batch_rows must be 1 to 65536");
+  config.plan = absl::GetFlag(FLAGS_plan);
+  const double gigabytes = absl::GetFlag(FLAGS_device_memory_gb);
+  if (!(gigabytes >= 0 && gigabytes <= 1e6)) return invalid("--device_memory_gb must be 0 to 1000000");
+  config.device_memory_bytes = static_cast<int64_t>(gigabytes * 1e9);
   if (config.drain < absl::ZeroDuration()) return invalid("--drain must not be negative");
   return config;
 }

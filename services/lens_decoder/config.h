@@ -23,6 +23,8 @@ struct DecoderConfig {
   int max_batch_rows = 0;
   absl::Duration drain;
   std::string name;
+  bool plan = false;                // print the plan of its memory, and end
+  int64_t device_memory_bytes = 0;  // 0: what the device reports
 };
 
 // What the flags say. REQUIRES: ParseFlags was called. INVALID_ARGUMENT / FLAG_INVALID.

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -24,6 +26,7 @@
 #include "common/rpc/shutdown_signal.h"
 #include "kernels/status_macros.h"
 #include "services/lens_decoder/config.h"
+#include "services/lens_decoder/decoder_memory.h"
 #include "services/lens_decoder/errors.h"
 #include "services/lens_decoder/pull_worker.h"
 
@@ -43,7 +46,17 @@ absl::Status Load(const DecoderConfig& config, Loaded& loaded) {
   signal.ExitOnNext();
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source, OpenModel(config.model));
   SEXTANT_ASSIGN_OR_RETURN(loaded.backend, MakeBackend(config.device, {}));
-  SEXTANT_ASSIGN_OR_RETURN(loaded.head, LoadLensHead(*source, *loaded.backend, config.dtype));
+  int64_t memory_bytes = config.device_memory_bytes;
+  if (memory_bytes == 0) {
+    SEXTANT_ASSIGN_OR_RETURN(memory_bytes, DeviceMemoryBytes(config.device));
+  }
+  // Refused before it is loaded: running out later would fail every batch, or kill the process without a
+  // word.
+  SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanDecoder(config, source->spec(), memory_bytes));
+  SEXTANT_RETURN_IF_ERROR(CheckLensFits(plan));
+  absl::StatusOr<LensHead> head = LoadLensHead(*source, *loaded.backend, config.dtype);
+  if (!head.ok()) return ExplainLensOutOfMemory(head.status(), plan);
+  loaded.head = *std::move(head);
   SEXTANT_ASSIGN_OR_RETURN(loaded.digest, LensDigest(*source));
   return absl::OkStatus();
 }
@@ -126,6 +139,11 @@ class Workers {
 
 absl::Status Run(ShutdownSignal& shutdown) {
   SEXTANT_ASSIGN_OR_RETURN(const DecoderConfig config, ConfigFromFlags());
+  if (config.plan) {
+    SEXTANT_ASSIGN_OR_RETURN(const std::string text, DecoderPlanText(config));
+    std::fputs(text.c_str(), stdout);
+    return absl::OkStatus();
+  }
   SEXTANT_RETURN_IF_ERROR(CheckDevice(config.device));
   const auto registry = MakeMetricsRegistry("lens_decoder");
   DecoderMetrics metrics(*registry);
