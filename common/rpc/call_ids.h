@@ -16,6 +16,8 @@ struct CallIds {
   std::string request_id;
   // Its span is this service's part of the trace.
   TraceContext trace;
+  // Other tracers' own, passed on as it came; empty without a valid `traceparent`.
+  std::string tracestate;
 };
 
 // The caller's request id (see RequestIdOf), and a new span of the caller's trace. A caller without a valid

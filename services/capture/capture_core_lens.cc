@@ -269,6 +269,8 @@ bool CaptureCore::LeaseFrom(CaptureRecord& record, StreamId stream, Decoder& dec
   ++counters_.leases_made;
   message->set_lease(id);
   message->set_capture(record.id().bytes());
+  message->set_request_id(record.request().request_id());
+  message->set_trace_id(record.request().trace_id());
   *message->mutable_spec() = layout.spec();
   message->set_lease_ms(absl::ToInt64Milliseconds(options_.lease_duration));
   message->set_data_bytes(data.size());

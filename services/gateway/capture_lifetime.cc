@@ -58,6 +58,7 @@ absl::StatusOr<std::unique_ptr<CaptureLifetime>> CaptureLifetime::Open(
   request.set_model_sha256(opening.model_sha256);
   request.mutable_prompt_token_ids()->Assign(opening.prompt_ids.begin(), opening.prompt_ids.end());
   request.set_request_id(opening.ids.request_id);
+  request.set_trace_id(opening.ids.trace.trace_id);
   grpc::ClientContext context;
   SetTimeout(context, timeout);
   SetCallIds(context, opening.ids);

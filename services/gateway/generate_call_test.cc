@@ -5,8 +5,10 @@
 #include <atomic>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/error.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/request_id.h"
 #include "services/gateway/testing/gateway_fixture.h"
 
@@ -43,7 +45,28 @@ TEST_F(GatewayTest, ForwardsTextAndStatistics) {
   EXPECT_EQ(outcome.finished().statistics().prompt_token_count(), 3);
   EXPECT_EQ(outcome.finished().statistics().generated_token_count(), 2);
   EXPECT_TRUE(capture_.opened().empty());
-  EXPECT_EQ(first_.last_request_id() + second_.last_request_id(), "my-request");
+  EXPECT_EQ(first_.last_call().request_id + second_.last_call().request_id, "my-request");
+}
+
+TEST_F(GatewayTest, PassesTheTraceOn) {
+  const std::string trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+  int calls = 0;
+  const auto tracestate_passed_on = [&](bool with_parent, const std::vector<std::string>& values) {
+    grpc::ClientContext context;
+    const std::string id = absl::StrCat("call-", ++calls);
+    SetRequestId(context, id);
+    if (with_parent) context.AddMetadata(kTraceparentKey, "00-" + trace + "-00f067aa0ba902b7-01");
+    for (const std::string& value : values) context.AddMetadata("tracestate", value);
+    EXPECT_TRUE(Generate(Request(), &context).status.ok());
+    const CallIds ids = (first_.last_call().request_id == id ? first_ : second_).last_call();
+    EXPECT_EQ(ids.request_id, id);
+    EXPECT_EQ(ids.trace.trace_id == trace, with_parent);
+    return ids.tracestate;
+  };
+  EXPECT_EQ(tracestate_passed_on(true, {"vendor=1", "other=2"}), "vendor=1,other=2");
+  EXPECT_EQ(tracestate_passed_on(true, {}), "");
+  EXPECT_EQ(tracestate_passed_on(true, {"long=" + std::string(508, 'x')}), "") << "cut it would be another";
+  EXPECT_EQ(tracestate_passed_on(false, {"vendor=1"}), "") << "it belongs to no trace";
 }
 
 TEST_F(GatewayTest, ForwardsReadingsAndClosesTheCapture) {

@@ -12,7 +12,9 @@ namespace sextant {
 
 struct Lease {
   int64_t id = 0;
-  std::string capture;  // 16 bytes
+  std::string capture;     // 16 bytes
+  std::string request_id;  // this and the next: of the call, for the log
+  std::string trace_id;
   internal::v1::CaptureSpec spec;
   std::string spec_key;  // equal exactly when specs are laid out and decoded alike
   std::vector<int32_t> positions;

@@ -12,13 +12,13 @@ namespace sextant {
 
 absl::StatusOr<std::optional<ArrivedLease>> LeaseAssembler::Add(internal::v1::DecoderReply&& message) {
   absl::Status status;
-  int64_t id = 0;
+  BadLease bad;
   if (message.has_lease()) {
     if (lease_.has_value()) return StreamProtocol("a lease began before the one before it was whole");
-    id = message.lease().lease();
+    bad = {message.lease().lease(), message.lease().request_id(), message.lease().trace_id(), {}};
     status = Begin(std::move(*message.mutable_lease()));
   } else if (message.has_data() && lease_.has_value() && message.data().lease() == lease_->id) {
-    id = lease_->id;
+    bad = {lease_->id, lease_->request_id, lease_->trace_id, {}};
     status = Append(message.data());
     if (status.ok() && message.data().last()) {
       return ArrivedLease(*std::exchange(lease_, std::nullopt));
@@ -26,7 +26,8 @@ absl::StatusOr<std::optional<ArrivedLease>> LeaseAssembler::Add(internal::v1::De
   }
   if (status.ok()) return std::nullopt;
   lease_.reset();
-  return ArrivedLease(BadLease{id, status});
+  bad.status = std::move(status);
+  return ArrivedLease(std::move(bad));
 }
 
 absl::Status LeaseAssembler::Begin(internal::v1::Lease&& message) {
@@ -50,6 +51,8 @@ absl::Status LeaseAssembler::Begin(internal::v1::Lease&& message) {
   lease_.emplace();
   lease_->id = message.lease();
   lease_->capture = std::move(*message.mutable_capture());
+  lease_->request_id = std::move(*message.mutable_request_id());
+  lease_->trace_id = std::move(*message.mutable_trace_id());
   lease_->positions.assign(message.positions().begin(), message.positions().end());
   lease_->target_ids.assign(message.target_ids().begin(), message.target_ids().end());
   lease_->spec = std::move(*message.mutable_spec());

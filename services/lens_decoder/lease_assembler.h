@@ -15,6 +15,8 @@ namespace sextant {
 // A lease that is to be given back, and why.
 struct BadLease {
   int64_t id = 0;
+  std::string request_id;
+  std::string trace_id;
   absl::Status status;
 };
 

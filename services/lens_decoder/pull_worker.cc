@@ -71,7 +71,7 @@ absl::Status PullWorker::Serve(LeaseStream& stream, absl::Status& fault) {
                              stream.Next(std::min(kStopPoll, until_due)));
     if (!arrived.has_value()) continue;
     if (const BadLease* bad = std::get_if<BadLease>(&*arrived)) {
-      Hold(bad->id, bad->status);
+      Hold(*bad);
       continue;
     }
     // Capture leases rows as they come in, so many small leases may wait: together they make a batch.
@@ -101,8 +101,13 @@ absl::Status PullWorker::Work(LeaseStream& stream, absl::Span<const Lease> lease
   for (const Lease& lease : leases) {
     if (status.ok()) {
       metrics_.LeaseDone(absl::Now() - lease.arrived);
+      Log(LogLevel::kDebug, "lease decoded",
+          {{"request_id", lease.request_id},
+           {"trace_id", lease.trace_id},
+           {"lease", lease.id},
+           {"positions", lease.positions.size()}});
     } else if (IsBadLease(status)) {
-      Hold(lease.id, status);
+      Hold({lease.id, lease.request_id, lease.trace_id, status});
     } else {
       // Told to end: the rows are not to blame.
       if (absl::IsCancelled(status)) stream.Leave();
@@ -129,11 +134,14 @@ absl::Status PullWorker::Decode(LeaseStream& stream, absl::Span<const Lease> lea
       [&](const DecodedBatch& batch) { metrics_.BatchDecoded(batch, absl::Now() - start); });
 }
 
-void PullWorker::Hold(int64_t lease, const absl::Status& why) {
+void PullWorker::Hold(const BadLease& lease) {
   metrics_.LeaseBad();
-  LogError("a lease cannot be decoded", {{"lease", lease}, {"status", why}});
+  LogError("a lease cannot be decoded", {{"request_id", lease.request_id},
+                                         {"trace_id", lease.trace_id},
+                                         {"lease", lease.id},
+                                         {"status", lease.status}});
   // Given back at once it would be leased again at once.
-  bad_leases_.push_back({lease, absl::Now() + NextBackoff()});
+  bad_leases_.push_back({lease.id, absl::Now() + NextBackoff()});
 }
 
 absl::Duration PullWorker::GiveBackDue(LeaseStream& stream, absl::Time now) {

@@ -61,7 +61,7 @@ class PullWorker {
   absl::Status Work(LeaseStream& stream, absl::Span<const Lease> leases);
   absl::Status Decode(LeaseStream& stream, absl::Span<const Lease> leases);
   // Holds a lease that cannot be decoded for a pause, during which other leases go on.
-  void Hold(int64_t lease, const absl::Status& why);
+  void Hold(const BadLease& lease);
   // Gives back the bad leases whose pause is over at `now`. Returns how long the next one still has.
   absl::Duration GiveBackDue(LeaseStream& stream, absl::Time now);
   // Waits, unless stopped. Returns false when stopped.

@@ -75,7 +75,7 @@ def test_a_trace_is_passed_on_logged_and_returned(suite, channel) -> None:
         vector_pb2_grpc.VectorServiceStub(channel).GetVector(vector_pb2.GetVectorRequest(reference="none"), metadata=metadata)
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
     assert TRACE in dict(refused.value.trailing_metadata())["traceparent"]
-    expected = {"gateway", "shard_worker", "capture", "steering_registry"}
+    expected = set(SERVICES)
     assert eventually(lambda: services_that_logged(suite, trace_id=TRACE, request_id="my-request") == expected), \
         services_that_logged(suite, trace_id=TRACE)
 
@@ -86,7 +86,7 @@ def test_a_request_without_ids_is_given_some(suite, channel) -> None:
     assert traces[0] != traces[1] and ids[0][0] != ids[1][0]
     for trace, (request_id, _, _) in zip(traces, ids, strict=True):
         assert eventually(lambda: services_that_logged(suite, trace_id=trace, request_id=request_id)  # noqa: B023
-                          == {"gateway", "shard_worker", "capture"})
+                          == {"gateway", "shard_worker", "capture", "lens_decoder"})
 
 
 @pytest.mark.parametrize("bad", ["", "rubbish", f"00-{'0' * 32}-{SPAN}-01", f"ff-{TRACE}-{SPAN}-01", f"00-{TRACE.upper()}-{SPAN}-01"])

@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/error.h"
-#include "common/rpc/request_id.h"
 #include "common/rpc/status.h"
 #include "common/tokenizer/byte_alphabet.h"
 
@@ -45,9 +44,9 @@ int FakeWorker::calls() const {
   return calls_;
 }
 
-std::string FakeWorker::last_request_id() const {
+CallIds FakeWorker::last_call() const {
   absl::MutexLock lock(&mutex_);
-  return request_id_;
+  return last_call_;
 }
 
 grpc::Status FakeWorker::GetEngine(grpc::ServerContext*, const internal::v1::GetEngineRequest*,
@@ -63,7 +62,7 @@ grpc::Status FakeWorker::Generate(grpc::ServerContext* context, const internal::
   {
     absl::MutexLock lock(&mutex_);
     ++calls_;
-    request_id_ = RequestIdOf(*context);
+    last_call_ = CallIdsOf(*context);
     script = script_;
   }
   return script(*context, *request, *writer);

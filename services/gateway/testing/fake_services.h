@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "common/rpc/call_ids.h"
 #include "common/rpc/server.h"
 #include "services/gateway/testing/test_model.h"
 #include "sextant/internal/v1/capture.grpc.pb.h"
@@ -31,8 +32,8 @@ class FakeWorker final : public internal::v1::WorkerService::Service {
   void SetScript(Script script);
   std::string address() const;
   int calls() const;
-  // The request id that travelled with the last call.
-  std::string last_request_id() const;
+  // What travelled with the last call; its request_id is empty before the first.
+  CallIds last_call() const;
 
   grpc::Status GetEngine(grpc::ServerContext*, const internal::v1::GetEngineRequest*,
                          internal::v1::GetEngineResponse* response) override;
@@ -50,7 +51,7 @@ class FakeWorker final : public internal::v1::WorkerService::Service {
   mutable absl::Mutex mutex_;
   Script script_ ABSL_GUARDED_BY(mutex_);
   int calls_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::string request_id_ ABSL_GUARDED_BY(mutex_);
+  CallIds last_call_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<RpcServer> server_;
 };
 
