@@ -6,13 +6,17 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <fstream>
 #include <sstream>
 #include <string>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 
 namespace sextant {
 namespace {
@@ -50,14 +54,45 @@ double BootTime() {
   return 0;
 }
 
-// -1 if unknown.
-int OpenDescriptors() {
+struct Descriptors {
+  int count = -1;                            // -1 if unknown
+  absl::flat_hash_set<std::string> sockets;  // their inodes
+};
+
+Descriptors OpenDescriptors() {
+  Descriptors found;
   DIR* folder = opendir("/proc/self/fd");
-  if (folder == nullptr) return -1;
-  int count = 0;
-  while (readdir(folder) != nullptr) ++count;
+  if (folder == nullptr) return found;
+  found.count = -3;  // ".", ".." and the folder itself
+  while (const dirent* entry = readdir(folder)) {
+    ++found.count;
+    char target[64];
+    const ssize_t bytes = readlinkat(dirfd(folder), entry->d_name, target, sizeof target);
+    absl::string_view link(target, static_cast<size_t>(std::max<ssize_t>(bytes, 0)));
+    if (absl::ConsumePrefix(&link, "socket:[") && absl::ConsumeSuffix(&link, "]"))
+      found.sockets.emplace(link);
+  }
   closedir(folder);
-  return count - 3;  // ".", ".." and the folder itself
+  return found;
+}
+
+// The connections that others made to the ports on which one of `sockets` listens.
+int AcceptedConnections(const absl::flat_hash_set<std::string>& sockets) {
+  absl::flat_hash_set<std::string> listening;
+  std::vector<std::string> established;  // their local ports
+  for (const char* table : {"/proc/self/net/tcp", "/proc/self/net/tcp6"}) {
+    std::ifstream file(table);
+    for (std::string line; std::getline(file, line);) {
+      // proc(5): slot, local address:port, remote address:port, state, 5 more, inode.
+      const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      if (words.size() < 10 || !sockets.contains(words[9])) continue;
+      const std::string port = words[1].substr(words[1].rfind(':') + 1);
+      if (words[3] == "0A") listening.insert(port);
+      if (words[3] == "01") established.push_back(port);
+    }
+  }
+  return static_cast<int>(std::count_if(established.begin(), established.end(),
+                                        [&](const std::string& port) { return listening.contains(port); }));
 }
 
 // The words of /proc/self/stat after the program's name, which may hold anything; empty if unreadable.
@@ -90,8 +125,10 @@ std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
   const struct mallinfo2 heap = mallinfo2();
   Append(families, "process_heap_bytes", "Memory allocated and not freed, by malloc's account.",
          MetricType::Gauge, static_cast<double>(heap.uordblks + heap.hblkhd));
-  if (const int count = OpenDescriptors(); count >= 0) {
-    Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, count);
+  if (const Descriptors open = OpenDescriptors(); open.count >= 0) {
+    Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, open.count);
+    Append(families, "sextant_connections", "Connections that clients have open to this process's ports.",
+           MetricType::Gauge, AcceptedConnections(open.sockets));
   }
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {

@@ -1,4 +1,4 @@
-// Metrics of the process itself: memory, processor time, descriptors, threads, start time.
+// Metrics of the process itself: memory, processor time, descriptors, connections, threads, start time.
 #pragma once
 
 #include <vector>
