@@ -83,7 +83,10 @@ def main() -> None:
     sys.path.insert(0, str(ROOT / "deploy/local"))
     import cluster
 
-    table = render(merge([scrape(port) for port in cluster.Cluster(ROOT / "build/local").http_ports()]))
+    expositions = [scrape(port) for port in cluster.Cluster(ROOT / "build/local").http_ports()]
+    if not expositions:
+        sys.exit("no local cluster is running: deploy/local/up --ranks 2")
+    table = render(merge(expositions))
     if "--write" in sys.argv[1:]:
         before, rest = README.read_text().split(BEGIN)
         README.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}")
