@@ -157,6 +157,15 @@ def test_empty_values_are_refused(try_out, capfd):
     assert tried > 25
 
 
+@pytest.mark.parametrize(
+    "flag", ["--lens-wait=601", "--lens-wait=-1", "--lens-wait=nan", "--lens-top-k=0", "--capture-ttl=0"]
+)
+def test_numbers_that_would_mean_something_else(try_out, gateway, flag):
+    before = len(gateway.requests)
+    assert try_out(["generate", "Once", "--lens", "--capture=resid_post", flag]) == 2
+    assert len(gateway.requests) == before
+
+
 @pytest.mark.parametrize("server", ["", " ", "a b:1", "http://127.0.0.1:1", "\udcff:1", "\n"])
 def test_servers_that_are_none(server, capsys, monkeypatch):
     with pytest.raises(sextant.SextantError) as caught:

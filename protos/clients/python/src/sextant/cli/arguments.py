@@ -73,14 +73,31 @@ def given(text: str) -> str:
     return text
 
 
-def seconds(text: str) -> float:
+def seconds(text: str, most: float = math.inf) -> float:
     """A length of time."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0 on")
+    if not (0 <= value <= most and math.isfinite(value)):
+        limit = f"0 to {most:g}" if math.isfinite(most) else "0 or more"
+        raise argparse.ArgumentTypeError(f"{text!r}: write seconds, {limit}")
+    return value
+
+
+def lens_wait(text: str) -> float:
+    """As the server takes it: up to ten minutes."""
+    return seconds(text, 600)
+
+
+def count(text: str) -> int:
+    """How many, at least one: 0 would be the server's default on the wire."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number, 1 or more")
     return value
 
 

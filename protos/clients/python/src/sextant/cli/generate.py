@@ -46,7 +46,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--lens", action="store_true", help="decode every layer; shows a live heatmap on a terminal"
     )
     # No defaults here: a flag that was given without its feature is refused.
-    lens.add_argument("--lens-top-k", type=int, metavar="K", help="candidates a row (default 5)")
+    lens.add_argument("--lens-top-k", type=arguments.count, metavar="K", help="candidates a row (default 5)")
     lens.add_argument(
         "--lens-sites",
         type=arguments.words,
@@ -67,7 +67,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     lens.add_argument(
         "--lens-wait",
-        type=arguments.seconds,
+        type=arguments.lens_wait,
         metavar="SECONDS",
         help="the longest wait, after the last token, for readings that lens decoders still owe (default 60, "
         "0 to 600). When it passes: exit code 1, files are written as NAME.partial, and the command that "
@@ -89,7 +89,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         metavar="TEXT",
         help="shown by `sextant capture list`",
     )
-    c.add_argument("--capture-ttl", type=int, metavar="SECONDS", help="time to live (default an hour)")
+    c.add_argument(
+        "--capture-ttl", type=arguments.count, metavar="SECONDS", help="time to live (default an hour)"
+    )
     c.add_argument(
         "--save-capture",
         type=arguments.given,
