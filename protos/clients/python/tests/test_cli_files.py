@@ -47,7 +47,7 @@ def test_following_writes_to_standard_output_too(sextant_, client):
 def test_a_partial_file_on_standard_output_says_so_inside(sextant_, gateway):
     gateway.missing = {0}
     code, out, _ = sextant_(*GENERATE, "--json", "-")
-    assert code == 1 and json.loads(out)["meta"]["partial"] == "1 positions have no readings yet"
+    assert code == 1 and json.loads(out)["meta"]["partial"] == "1 position has no readings yet"
 
 
 @pytest.mark.parametrize(

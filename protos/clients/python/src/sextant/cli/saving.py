@@ -35,6 +35,19 @@ class File:
     kind: str  # Its suffix where the name does not say: "html", "png", "json", "safetensors".
     path: str
     save: Callable[[Path], object]
+    partial: bool = False  # Not all that was asked for: its name says so.
+
+    @property
+    def name(self) -> str:
+        """Where it goes, in words."""
+        if self.path == outputs.STANDARD_OUTPUT:
+            return "standard output"
+        return str(self.place)
+
+    @property
+    def place(self) -> Path:
+        """Where it goes."""
+        return outputs.partial_name(self.path) if self.partial else Path(self.path)
 
 
 def readings_files(
@@ -43,12 +56,12 @@ def readings_files(
     """What the flags ask for. lens: called once the first is written. partial: why it is not all."""
     heatmap = functools.cache(lambda: lens().heatmap(partial=partial))
     if options.html:
-        yield File("html", options.html, lambda path: heatmap().save(path))
+        yield File("html", options.html, lambda path: heatmap().save(path), bool(partial))
     if options.png:
         theme = options.theme or "light"
-        yield File("png", options.png, lambda path: heatmap().save(path, theme=theme))
+        yield File("png", options.png, lambda path: heatmap().save(path, theme=theme), bool(partial))
     if options.json:
-        yield File("json", options.json, lambda path: lens().save(path, partial=partial))
+        yield File("json", options.json, lambda path: lens().save(path, partial=partial), bool(partial))
 
 
 def partial_files(
@@ -59,7 +72,7 @@ def partial_files(
     partial = f"{why} after {len(received.token_ids)} of at most {options.max_new_tokens} tokens"
     yield from readings_files(lambda: sextant.LensResult(received, client), options, partial)
     if options.save_capture:
-        yield File("safetensors", options.save_capture, lambda path: _settled(client, out).save(path))
+        yield File("safetensors", options.save_capture, lambda path: _settled(client, out).save(path), True)
 
 
 class Saving:
@@ -74,12 +87,12 @@ class Saving:
         self._path: Path | None = None
         self._before: object = None
 
-    def write(self, files: Iterable[File], partial: bool = False) -> None:
+    def write(self, files: Iterable[File]) -> None:
         """Writes all of them and says which; then raises KeyboardInterrupt if that was pressed meanwhile."""
         before = self.interrupted
         with self._listening():
             for file in files:
-                self._write(file, partial)
+                self._write(file)
         if self.interrupted and not before:
             raise KeyboardInterrupt
 
@@ -88,24 +101,23 @@ class Saving:
         files = list(files)
         with self._listening():
             if files and self.interrupted:
-                names = ", ".join(_name(file, partial=True) for file in files)
+                names = ", ".join(file.name for file in files)
                 self._say(f"interrupted; writing what arrived to {names} (Ctrl-C again gives it up)")
             for file in files:
                 try:
-                    self._write(file, partial=True)
+                    self._write(file)
                 except SextantError as error:
-                    self._say(f"{_name(file, partial=True)} could not be saved: {error}")
+                    self._say(f"{file.name} could not be saved: {error}")
 
-    def _write(self, file: File, partial: bool) -> None:
-        self._name, self._path = _name(file, partial), None
+    def _write(self, file: File) -> None:
+        self._name, self._path = file.name, None
         if file.path == outputs.STANDARD_OUTPUT:
             self._wait_for(lambda: _to_standard_output(file))
             return
-        path = outputs.partial_name(file.path) if partial else Path(file.path)
-        self._path, self._before = path, _state(path)
-        self._wait_for(lambda: file.save(path))
+        self._path, self._before = file.place, _state(file.place)
+        self._wait_for(lambda: file.save(file.place))
         if not self._quiet:
-            mark = " (partial)" if partial else ""
+            mark = " (partial)" if file.partial else ""
             self._console.print(Text.assemble(("wrote", "dim"), f" {self._name}{mark}"), soft_wrap=True)
 
     def _wait_for(self, work: Callable[[], object]) -> None:
@@ -145,9 +157,9 @@ class Saving:
             self.interrupted = True
             self._say_at_once(f"interrupted; still writing {self._name} (Ctrl-C again gives it up)")
             return
-        self._say_at_once(f"interrupted again; {self._name} is not written")
         if self._path is not None and self._path.is_file() and _state(self._path) != self._before:
             self._path.unlink()
+        self._say_at_once(f"interrupted again; {self._name} is not written")
         os._exit(_INTERRUPTED)
 
     def _say(self, text: str) -> None:
@@ -155,14 +167,9 @@ class Saving:
 
     def _say_at_once(self, text: str) -> None:
         """As a signal's handler may: whatever stream is being written to, this goes past it."""
-        begin = "\r\x1b[K" if self._complaints.is_terminal else ""
+        # A terminal's line may hold a spinner, and its cursor be hidden.
+        begin = "\r\x1b[K\x1b[?25h" if self._complaints.is_terminal else ""
         os.write(2, f"{begin}{text}\n".encode(errors="backslashreplace"))
-
-
-def _name(file: File, partial: bool) -> str:
-    if file.path == outputs.STANDARD_OUTPUT:
-        return "standard output"
-    return str(outputs.partial_name(file.path) if partial else file.path)
 
 
 def _state(path: Path | None) -> object:
