@@ -183,14 +183,22 @@ def draw(document, path, **options):
     return path
 picture.draw = draw
 """
-    process = started(address, *GENERATE, "--png", f"{tmp_path}/x.png", before=wait)
+    files = (
+        "--png",
+        f"{tmp_path}/x.png",
+        "--capture",
+        "resid_post",
+        "--save-capture",
+        f"{tmp_path}/x.safetensors",
+    )
+    process = started(address, *GENERATE, *files, before=wait)
     until((tmp_path / "x.png").exists)
     process.send_signal(signal.SIGINT)
     read_until(process.stderr, "still writing")
     gate.touch()
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "wrote" in out and "x.png" in out
-    assert (tmp_path / "x.png").read_bytes() == b"whole"
+    assert (tmp_path / "x.png").read_bytes() == b"whole" and (tmp_path / "x.safetensors").exists()
 
 
 def test_watching_into_a_pipe_ends_with_it(address):
