@@ -355,11 +355,22 @@ class Cluster:
         return f"deploy/local/down{where} && deploy/local/up {flags}{where}"
 
 
+def named_path(text: str) -> pathlib.Path:
+    """A path that says something: an empty one would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a path, or leave the flag out")
+    return pathlib.Path(text)
+
+
+def counted(count: int, one: str, more: str) -> str:
+    return f"{count} {one if count == 1 else more}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="deploy/local", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", prog="deploy/local/up", help="start all services and wait until they are ready")
-    up.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
+    up.add_argument("--model", type=named_path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
     up.add_argument("--ranks", type=int, default=2, help="tensor-parallel ranks, one process each (default 2)")
     up.add_argument("--decoders", type=int, default=2, help="lens decoders (default 2)")
     up.add_argument("--port", type=int, default=7700, help="gateway's port; the others follow at +10, +20, +30 and +1000 (default 7700)")
@@ -372,7 +383,7 @@ def main() -> int:
     commands.add_parser("down", prog="deploy/local/down", help="stop everything")
     for name, command in commands.choices.items():
         command.description = f"{USES[name]} Ports, state and logs: deploy/README.md."
-        command.add_argument("--folder", type=pathlib.Path, default=DEFAULT_FOLDER, help="state, data and logs; one folder a cluster (default build/local)")
+        command.add_argument("--folder", type=named_path, default=DEFAULT_FOLDER, help="state, data and logs; one folder a cluster (default build/local)")
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -392,11 +403,12 @@ def main() -> int:
             if not any(p.binary == "capture" and p.alive() for p in cluster.processes):
                 raise ClusterError("no cluster is up here; deploy/local/up starts one")
             cluster.scale(arguments.decoders)
-            print(f"{arguments.decoders} lens decoders are ready")
+            print(counted(arguments.decoders, "lens decoder is ready", "lens decoders are ready"))
         else:
-            print(f"stopped {cluster.down()} processes")
+            print(f"stopped {counted(cluster.down(), 'process', 'processes')}")
     except (ClusterError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else error
+        print(f"error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was started has been stopped", file=sys.stderr)

@@ -51,6 +51,26 @@ def test_what_cannot_start_says_why_in_one_line(tmp_path, flags, said) -> None:
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("local/up", "--folder", ""),
+        ("local/up", "--model", ""),
+        ("local/down", "--folder", ""),
+        ("quickstart", "--model", ""),
+        ("quickstart", "--port", ""),
+        ("quickstart", "--port", "abc"),
+        ("quickstart", "--port", "70000"),
+        ("quickstart", "--model", "/none"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_step(tmp_path, words) -> None:
+    ended = subprocess.run([ROOT / "deploy" / words[0], *words[1:]], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert ended.returncode != 0 and "1/5" not in ended.stdout and "Traceback" not in ended.stderr
+    assert words[1] in ended.stderr or words[2] in ended.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("device", "ranks", "gpus", "placed"),
     [
         ("cpu", 3, 0, ("cpu", "cpu")),
