@@ -34,7 +34,7 @@ from sextant.selection import Layers
 from sextant.settings import Prompt
 from sextant.transcript import Transcript
 from sextant.v1 import inference_pb2_grpc
-from sextant.vectors import Vector
+from sextant.vectors import Vector, VectorList
 
 
 class Client:
@@ -236,11 +236,11 @@ class Vectors:
         """One version with its directions."""
         return await asyncio.to_thread(self._vectors.get, reference)
 
-    async def list(self) -> list[Vector]:
+    async def list(self) -> VectorList:
         """The newest version of every name."""
         return await asyncio.to_thread(self._vectors.list)
 
-    async def history(self, name: str) -> list[Vector]:
+    async def history(self, name: str) -> VectorList:
         """Every version of a name."""
         return await asyncio.to_thread(self._vectors.history, name)
 

@@ -6,7 +6,7 @@ import functools
 import os
 import re
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import grpc
@@ -148,7 +148,7 @@ class Client:
         except grpc.RpcError as error:
             raise from_rpc(error, self.address, request_id) from None
 
-    def stream(self, method: Any, request: Any, timeout: float | None = None) -> Iterator[Any]:
+    def stream(self, method: Any, request: Any, timeout: float | None = None) -> Generator[Any, None, None]:
         """Yields a streaming method's answers; closing the generator cancels it. Raises SextantError."""
         request_id = uuid.uuid4().hex
         responses = method(request, timeout=timeout, metadata=((REQUEST_ID_KEY, request_id),))

@@ -51,11 +51,6 @@ def invalid(reason: str, message: str) -> SextantError:
     return SextantError("INVALID_ARGUMENT", reason, message)
 
 
-def cancelled() -> SextantError:
-    """The call was cancelled from this side."""
-    return SextantError("CANCELLED", "CANCELLED_BY_CLIENT", "this call was cancelled by the client")
-
-
 def unimplemented(reason: str, message: str) -> SextantError:
     """The feature is typed but no server of today has it."""
     return SextantError("UNIMPLEMENTED", reason, message)

@@ -37,7 +37,6 @@ class Following:
         texts = client.vocabulary.texts(np.array(info.prompt_token_ids, np.int64))
         self._received.prompt_token_texts = [texts[i] for i in info.prompt_token_ids]
         self._next: dict[int, int] = {}  # By position: the token that came next.
-        self._fixed_targets = False
 
     def __iter__(self) -> Iterator[ReadingsEvent]:
         return self

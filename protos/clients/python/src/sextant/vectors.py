@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,6 +50,9 @@ class Vector:
     def reference(self) -> str:
         """`name@version`, or the name alone for one that was never stored."""
         return f"{self.name}@{self.version}" if self.version else self.name
+
+
+VectorList: TypeAlias = list[Vector]  # In Vectors the name `list` is a method's.
 
 
 class Vectors:
@@ -117,11 +120,11 @@ class Vectors:
             request = vector_pb2.GetVectorRequest(reference=reference_of(reference))
         return to_vector(self._client.call(self._stub.GetVector, request))
 
-    def list(self) -> list[Vector]:
+    def list(self) -> VectorList:
         """The newest version of every name."""
         return self._list("")
 
-    def history(self, name: str) -> list[Vector]:
+    def history(self, name: str) -> VectorList:
         """Every version of a name."""
         return self._list(name)
 
@@ -147,8 +150,8 @@ class Vectors:
             "out.lens.target_logprob",
         )
 
-    def _list(self, name: str) -> list[Vector]:
-        found: list[Vector] = []
+    def _list(self, name: str) -> VectorList:
+        found: VectorList = []
         token = ""
         while True:
             with sending():

@@ -56,9 +56,10 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
             _stream(out, console, prefix, options.quiet)
     except (sextant.SextantError, KeyboardInterrupt) as error:
         out.cancel()
-        failed = isinstance(error, sextant.SextantError)
-        why = f"failed ({error.reason or error.code})" if failed else "interrupted"
-        saving = Saving(standard_error(), interrupted=not failed)
+        why = "interrupted"
+        if isinstance(error, sextant.SextantError):
+            why = f"failed ({error.reason or error.code})"
+        saving = Saving(standard_error(), interrupted=isinstance(error, KeyboardInterrupt))
         saving.write_what_arrived(partial_files(client, out, options, why))
         raise
     missing = out.stats.missing_reading_count

@@ -104,9 +104,9 @@ def _panel(axes: Axes, layout: Layout, positions: range) -> None:
         token = look["new" if new else "ink"]
         _word(axes, middle, -0.62, _fitting(document.inputs[position], letters), token, "bold", 7)
         _word(axes, middle, -1.4, str(position), look["soft"], "normal", 6)
-        following = document.following[position]
-        following = "–" if following < 0 else _fitting(document.texts[following], letters)
-        _word(axes, middle, layers + 0.55, following, look["soft"], "normal", 6.6)
+        came = document.following[position]
+        word = "–" if came < 0 else _fitting(document.texts[came], letters)
+        _word(axes, middle, layers + 0.55, word, look["soft"], "normal", 6.6)
         if position == document.prompt_count:
             axes.plot([column, column], [-1.8, layers + 1], color=look["new"], lw=1.2, clip_on=False)
     axes.imshow(
