@@ -29,9 +29,10 @@ def heading_lines(figure: Any, layout: Layout) -> list[list[Piece]]:
         [("word ", "ink", "bold"), ("the first candidate came next", "soft", "normal")],
         [("━ ", "depth", "bold"), ("from here up it stays the final layer's", "soft", "normal")],
     ]
-    if any(text.startswith(" ") and text.strip(" ") for text in document.texts.values()):
+    shown = _shown_texts(layout)
+    if any(text.startswith(" ") and text.strip(" ") for text in shown):
         marks.append([("·word ", "ink", "normal"), ("a space before it", "soft", "normal")])
-    if any(_BYTE.search(text) for text in document.texts.values()):
+    if any(_BYTE.search(text) for text in shown):
         marks.append([("<0xE2> ", "ink", "normal"), ("a byte of a character", "soft", "normal")])
     if layout.slots > 1:
         marks.append([(f"{layout.slots} candidates a cell, best first", "soft", "normal")])
@@ -54,6 +55,14 @@ def heading_lines(figure: Any, layout: Layout) -> list[list[Piece]]:
         for line in _broken(figure, groups, room)
     ]
     return [*explained, *lines]
+
+
+def _shown_texts(layout: Layout) -> set[str]:
+    """Of every token that the picture draws."""
+    document = layout.document
+    drawn = np.unique(document.arrays.top_ids[document.site, ..., : layout.slots])
+    ids = {*drawn.tolist(), *document.following} - {-1}
+    return {*document.inputs, *(document.texts[i] for i in ids)}
 
 
 def _broken(figure: Any, groups: Sequence[list[Piece]], room: float) -> list[list[Piece]]:
