@@ -25,6 +25,8 @@ struct CommunicatorKind {
   std::function<void(int ranks, absl::Duration timeout, const CommunicatorBody& body)> run;
   // A lost rank can be tried.
   bool can_lose_ranks = true;
+  // Sums are added up in the order of ranks, to the last bit.
+  bool adds_in_rank_order = true;
 };
 
 // Defined by the test program.
