@@ -75,5 +75,6 @@ def memory(report: dict, path: pathlib.Path) -> None:
     resident.set_yscale("log")
     heap.set_xlabel("calls")
     heap.set_ylabel("heap at rest, KiB from the first reading's")
-    heap.legend(fontsize=6)
+    heap.margins(y=0.4)  # room for the legend
+    heap.legend(fontsize=6, loc="upper left")
     save(figure, path)
