@@ -243,6 +243,7 @@ TEST_P(CaptureStagingTest, WhateverLooksFindsTheRows) {
 }
 
 TEST_P(CaptureStagingTest, OfTwoRecordsInOnePlaceTheLaterCounts) {
+  Make(1 << 20);  // all of them would be sent together
   FillActivation(0);
   ASSERT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
   for (uint32_t seed = 1; seed <= 8; ++seed) {

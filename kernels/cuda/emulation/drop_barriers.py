@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Deletes barriers and waits from kernels, one at a time, and checks that the kernels' tests then fail.
+"""Deletes barriers and waits, one at a time, and checks that the tests then fail.
 
     kernels/cuda/emulation/drop_barriers.py BUILD_FOLDER [--all] [WORDS...]
 
-Each barrier in a .cu file carries a comment that says what it orders; WORDS pick barriers by words of it. Without
+Each barrier in a .cu file carries a comment that says what it orders; what orders streams in a .cc file says it itself.
+WORDS pick by words of that. Without
 --all (or SEXTANT_TEST_SET=long) and WORDS, only the few of SOME. A barrier whose loss no test notices is printed as SURVIVED and ends the run
 with 1, unless NEEDLESS says why it may.
 """
@@ -21,24 +22,28 @@ HERE = pathlib.Path(__file__).resolve().parent
 KERNELS = {  # file: test program and the tests that look at it
     "attention_decode.cu": ("cuda_attention_test", "DecodeAttentionTest.Matches*"),
     "attention_prefill.cu": ("cuda_attention_test", "PrefillAttentionTest.Matches*"),
+    "capture_staging.cc": ("cuda_capture_staging_test", "*CaptureStagingTest.R*:*CaptureStagingTest.Small*"),
     "attention_plain.cu": ("cuda_attention_test", "PlainAttentionTest.*"),
     "sample.cu": ("cuda_sample_test", "SampleTest.DrawsWhatTheOracleDraws:SampleTest.Ties*"),
     "lens_stats.cu": ("cuda_lens_test", "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Exact*"),
     "lens_finish.cu": ("cuda_lens_test", "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Tracked*"),
 }
-SOME = ("this tile is here", "the histogram is full")
+SOME = ("this tile is here", "the histogram is full", "cudaStreamWaitEvent(computing, free_")
 NEEDLESS = {}
 BARRIER = re.compile(r"^\s*(__sync(?:threads|warp)\(\);|copies\.Wait<0>\(\);)\s*(?://\s*(.*))?$")
+EVENT = re.compile(r"cuda(?:StreamWaitEvent|EventRecord)\([^()]*\)")
 
 
 def barriers(path):
-    """Line numbers and comments of a file's barriers. A wait has the comment of the barrier after it."""
-    lines = path.read_text().splitlines()
+    """Line numbers of a file's barriers, their comments, and the line without. A wait has the comment of the barrier after it."""
+    lines = path.read_text().splitlines(keepends=True)
     for number, line in enumerate(lines):
-        match = BARRIER.match(line)
-        if match:
+        if path.suffix == ".cc":
+            if event := EVENT.search(line):
+                yield number, event[0], line.replace(event[0], "cudaSuccess")
+        elif match := BARRIER.match(line):
             comment = match[2] or "the copies before: " + (BARRIER.match(lines[number + 1]) or [""] * 3)[2]
-            yield number, comment
+            yield number, comment, ""
 
 
 class Tests:
@@ -88,12 +93,12 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         for name in KERNELS:
             path = HERE.parent / name
-            chosen = [(n, c) for n, c in barriers(path) if any(word in c for word in wanted)]
+            chosen = [b for b in barriers(path) if any(word in b[1] for word in wanted)]
             if chosen and tests.fails(name, path.read_text(), pathlib.Path(folder)):
                 sys.exit(f"{name}: its tests fail as it is")
-            for number, comment in chosen:
+            for number, comment, without in chosen:
                 lines = path.read_text().splitlines(keepends=True)
-                del lines[number]
+                lines[number] = without
                 if tests.fails(name, "".join(lines), pathlib.Path(folder)):
                     verdict, caught = "caught", caught + 1
                 else:
