@@ -50,7 +50,7 @@ def mean_row(client: sextant.Client, texts: list[str], layer: int) -> numpy.ndar
 
 def decode_rate(client: sextant.Client, capture: sextant.Capture | None) -> float:
     """Generated tokens per second of one decode."""
-    out = client.generate(PROMPT, max_new_tokens=48, capture=capture).wait()
+    out = client.generate(PROMPT, max_new_tokens=32, capture=capture).wait()
     if capture is not None:
         client.captures.delete(out.capture)
     return out.stats.tokens_per_second
