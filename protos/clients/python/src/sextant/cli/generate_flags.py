@@ -19,16 +19,16 @@ def add_to(p: argparse.ArgumentParser) -> None:
     )
     s = p.add_argument_group("sampling")
     s.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
-    s.add_argument("--top-p", type=float, default=1.0, metavar="P")
+    s.add_argument("--top-p", type=float, default=1.0, metavar="P", help="1 is off (default)")
     s.add_argument("--top-k", type=int, default=0, metavar="K", help="0 is off (default)")
-    s.add_argument("--seed", type=int, default=0)
+    s.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed gives the same tokens")
     s.add_argument(
         "--stop",
         type=arguments.given,
         action="append",
         default=[],
         metavar="TEXT",
-        help="may be given several times",
+        help="end before this text; may be given several times",
     )
     s.add_argument("--ignore-eos", action="store_true", help="go on after the model's end of text")
     lens = p.add_argument_group("lens")
@@ -60,8 +60,8 @@ def add_to(p: argparse.ArgumentParser) -> None:
         type=arguments.lens_wait,
         metavar="SECONDS",
         help="the longest wait, after the last token, for readings that lens decoders still owe (default 60, "
-        "0 to 600). When it passes: exit code 1, files are written as NAME.partial, and the command that "
-        "waits for the rest is printed",
+        "0 to 600). When it passes: exit code 1, files are called heat.partial.html instead of heat.html, "
+        "and the command that waits for the rest is printed",
     )
     outputs.add_to(lens, " (implies --lens)")
     c = p.add_argument_group("capture")

@@ -31,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         description="Stores a GGUF control vector (llama.cpp's, repeng's), what `vector export` wrote, or an "
         "array [hidden] or [layers, hidden] of a .npy, .npz or safetensors file.",
     )
-    bring.add_argument("file")
+    bring.add_argument("file", help="its kind is told by what it holds")
     bring.add_argument(
         "--tensor", type=arguments.given, metavar="NAME", help="which array, where a file holds several"
     )
@@ -48,7 +48,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     bring.add_argument(
         "--name", type=arguments.given, help="default: the name in the file, else the file's own"
     )
-    bring.add_argument("--description", default=None)
+    bring.add_argument("--description", metavar="TEXT", help="default: that in the file")
     bring.set_defaults(run=_import)
     export = actions.add_parser("export", help="write a version to a file")
     export.add_argument("reference", metavar="NAME[@V]")
