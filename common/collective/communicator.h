@@ -7,11 +7,23 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <vector>
 
 #include "kernels/backend.h"
 
 namespace sextant {
+
+// The most that a group moves at a time; the same on all ranks.
+struct CollectiveSizes {
+  int64_t summed_floats = 0;         // of one AllReduceSum
+  int64_t gathered_rows = 0;         // of one GatherColumns
+  std::vector<int64_t> widths = {};  // [ranks] of its columns
+  // What rank 0 receives of the others in one GatherColumns.
+  int64_t gathered_floats() const {
+    return widths.empty() ? 0 : gathered_rows * std::accumulate(widths.begin() + 1, widths.end(), int64_t{0});
+  }
+};
 
 class Communicator {
  public:

@@ -1,9 +1,10 @@
-// Implements collectives by NCCL.
+// The life of NCCL's communicator: joining, the first use of everything, waiting, and its end.
 #include "common/collective/nccl_communicator.h"
 
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <numeric>
@@ -14,8 +15,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "common/base/log.h"
 #include "common/collective/errors.h"
 #include "kernels/check.h"
+#include "kernels/cuda/status.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
@@ -26,17 +29,11 @@ constexpr absl::Duration kSpin = absl::Microseconds(300);
 constexpr absl::Duration kPause = absl::Microseconds(20);
 // For the device to come free after an abort, and for NCCL to end.
 constexpr absl::Duration kAbortBudget = absl::Seconds(2);
-constexpr int64_t kWarmUpFloats = 64;
 
 absl::Status NcclError(ncclResult_t result) {
   return MakeError(
       absl::StatusCode::kUnavailable, "GROUP_LOST",
       absl::StrCat("NCCL: ", ncclGetErrorString(result), "; the group restarts by itself, try again"));
-}
-
-// Of calls that may say ncclInProgress: the first error.
-ncclResult_t FirstError(ncclResult_t first, ncclResult_t next) {
-  return first == ncclSuccess || first == ncclInProgress ? next : first;
 }
 
 // Sleeps between two looks, once a wait has become long.
@@ -65,17 +62,29 @@ void EndInTime(const std::function<void()>& end) {
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(CudaBackend& backend, PlanChannel& channel, absl::Duration timeout)
-    : backend_(backend), channel_(channel), timeout_(timeout), instance_(NextInstance()) {}
+NcclCommunicator::NcclCommunicator(CudaBackend& backend, PlanChannel& channel, const CollectiveSizes& sizes,
+                                   absl::Duration timeout)
+    : backend_(backend), channel_(channel), sizes_(sizes), timeout_(timeout), instance_(NextInstance()) {}
 
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaBackend& backend,
                                                                            PlanChannel& channel,
+                                                                           const CollectiveSizes& sizes,
                                                                            absl::Duration timeout) {
-  std::unique_ptr<NcclCommunicator> communicator(new NcclCommunicator(backend, channel, timeout));
-  SEXTANT_ASSIGN_OR_RETURN(communicator->waited_, backend.CreateEvent());
-  if (absl::Status status = communicator->Join(); !status.ok()) return communicator->Fail(status);
-  if (absl::Status status = communicator->WarmUp(); !status.ok()) return communicator->Fail(status);
-  return communicator;
+  SEXTANT_CHECK_EQ(static_cast<int>(sizes.widths.size()), channel.size());
+  std::unique_ptr<NcclCommunicator> self(new NcclCommunicator(backend, channel, sizes, timeout));
+  const auto make = [&]() -> absl::Status {
+    SEXTANT_ASSIGN_OR_RETURN(self->waited_, backend.CreateEvent());
+    if (channel.rank() == 0) {
+      SEXTANT_ASSIGN_OR_RETURN(
+          self->gathered_,
+          backend.Allocate(sizes.gathered_floats() * SizeOf(DType::kF32), MemoryKind::kDevice));
+    }
+    SEXTANT_RETURN_IF_ERROR(self->Join());
+    SEXTANT_RETURN_IF_ERROR(self->WarmUp());
+    return self->ChooseGraphs();
+  };
+  if (absl::Status status = make(); !status.ok()) return self->Fail(status);
+  return self;
 }
 
 absl::Status NcclCommunicator::Join() {
@@ -90,21 +99,116 @@ absl::Status NcclCommunicator::Join() {
   }
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
-  Settle(ncclCommInitRankConfig(&comm_, size(), id, rank(), &config));
-  return fault_;
+  return Settle(ncclCommInitRankConfig(&comm_, size(), id, rank(), &config));
+}
+
+absl::StatusOr<NcclCommunicator::Rehearsal> NcclCommunicator::Prepare() {
+  const int64_t rows = sizes_.gathered_rows;
+  const int64_t total = std::accumulate(sizes_.widths.begin(), sizes_.widths.end(), int64_t{0});
+  const int64_t floats = std::max({sizes_.summed_floats, rows * sizes_.widths[rank()], int64_t{1}});
+  const auto allocate = [this](int64_t count) {
+    return backend_.Allocate(count * SizeOf(DType::kF32), MemoryKind::kDevice);
+  };
+  Rehearsal made;
+  SEXTANT_ASSIGN_OR_RETURN(made.stream, backend_.CreateStream());
+  SEXTANT_ASSIGN_OR_RETURN(made.element, backend_.Allocate(sizeof(float), MemoryKind::kPinned));
+  SEXTANT_ASSIGN_OR_RETURN(made.floats, allocate(floats));
+  backend_.Zero(*made.stream, made.floats.data(), made.floats.bytes());
+  if (rank() == 0 && rows * total > 0) {
+    SEXTANT_ASSIGN_OR_RETURN(made.gathered, allocate(rows * total));
+  }
+  return made;
+}
+
+absl::Status NcclCommunicator::QueueAll(cudaStream_t on, const Rehearsal& with) {
+  for (int64_t count = sizes_.summed_floats; count > 0; count /= 2)
+    SEXTANT_RETURN_IF_ERROR(Sum(on, Tensor::Of(with.floats, DType::kF32, 1, count)));
+  const int64_t rows = sizes_.gathered_rows;
+  const int64_t width = sizes_.widths[rank()];
+  const int64_t total = with.gathered.bytes() / SizeOf(DType::kF32) / std::max<int64_t>(rows, 1);
+  if (rank() == 0 ? total == 0 : rows * width == 0) return absl::OkStatus();
+  return Gather(on, Tensor::Of(with.floats, DType::kF32, rows, width), sizes_.widths,
+                Tensor::Of(with.gathered, DType::kF32, rows, total));
 }
 
 absl::Status NcclCommunicator::WarmUp() {
-  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, backend_.CreateStream());
-  SEXTANT_ASSIGN_OR_RETURN(
-      const Buffer memory,
-      backend_.Allocate((size() + 1) * kWarmUpFloats * SizeOf(DType::kF32), MemoryKind::kDevice));
-  backend_.Zero(*stream, memory.data(), memory.bytes());
-  const Tensor all = Tensor::Of(memory, DType::kF32, size() + 1, kWarmUpFloats);
-  AllReduceSum(*stream, all.Rows(0, 1));
-  const Tensor gathered = Tensor::Of(all.Row<float>(1), DType::kF32, 1, size() * kWarmUpFloats);
-  GatherColumns(*stream, all.Rows(0, 1), std::vector<int64_t>(size(), kWarmUpFloats), gathered);
-  return Wait(*stream);
+  SEXTANT_ASSIGN_OR_RETURN(const Rehearsal with, Prepare());
+  backend_.Submit(
+      *with.stream, cuda::LaunchKey("warm_up"),
+      [&](cudaStream_t on, const char*) { return QueueAll(on, with); }, nullptr);
+  return Wait(*with.stream);
+}
+
+absl::Status NcclCommunicator::ChooseGraphs() {
+  SEXTANT_ASSIGN_OR_RETURN(Rehearsal with, Prepare());
+  const absl::Status tried = TryGraph(with);
+  // Those that failed late are waited for by those that failed at once.
+  const absl::StatusOr<ComparedValues> all = channel_.Compare(tried.ok() ? 1 : 0, 2 * timeout_);
+  // Before the stream goes, which may wait for a rank that does not come.
+  if (!all.ok()) return Fail(all.status(), with.stream.get());
+  graphs_ = all->least == 1;
+  if (graphs_) return absl::OkStatus();
+  LogWarning(
+      "steps with collectives run without graphs, which is slower: NCCL's calls cannot be captured here",
+      {{"rank", rank()}, {"status", tried}});
+  // After a call that failed NCCL's communicator takes no other; and the device may still wait for one.
+  AbortNccl([] {});
+  WaitForAbort();
+  with.stream.reset();
+  fault_ = absl::OkStatus();
+  SEXTANT_RETURN_IF_ERROR(Join());
+  return WarmUp();
+}
+
+absl::Status NcclCommunicator::TryGraph(Rehearsal& with) {
+  const int64_t last = std::max<int64_t>(sizes_.summed_floats, 1) - 1;
+  auto& element = *static_cast<float*>(with.element.data());
+  float* const summed = static_cast<float*>(with.floats.data()) + last;
+  const auto run = [&](cuda::LaunchKey key, const std::function<absl::Status(cudaStream_t)>& work) {
+    absl::Status status;
+    backend_.Submit(
+        *with.stream, key,
+        [&](cudaStream_t on, const char*) {
+          status = work(on);
+          return absl::OkStatus();
+        },
+        nullptr);
+    return status;
+  };
+  CapturedGraph graph;
+  const absl::Status captured =
+      run(cuda::LaunchKey("capture"), [&](cudaStream_t on) { return CaptureAll(on, with, graph); });
+  SEXTANT_ASSIGN_OR_RETURN(const ComparedValues all, channel_.Compare(captured.ok() ? 1 : 0, 2 * timeout_));
+  SEXTANT_RETURN_IF_ERROR(captured);
+  if (all.least == 0) return absl::FailedPreconditionError("another rank cannot capture them");
+  element = 1;
+  backend_.Copy(*with.stream, summed, &element, sizeof element);
+  SEXTANT_RETURN_IF_ERROR(run(cuda::LaunchKey("replay"), [&](cudaStream_t on) {
+    return cuda::ToStatus(cudaGraphLaunch(graph.get(), on), "replaying collectives");
+  }));
+  backend_.Copy(*with.stream, &element, summed, sizeof element);
+  SEXTANT_RETURN_IF_ERROR(WaitForDevice(*with.stream));
+  if (sizes_.summed_floats == 0 || element == static_cast<float>(size())) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("a replayed sum over ", size(), " ranks is ", element));
+}
+
+absl::Status NcclCommunicator::CaptureAll(cudaStream_t on, const Rehearsal& with, CapturedGraph& graph) {
+  SEXTANT_RETURN_IF_ERROR(
+      cuda::ToStatus(cudaStreamBeginCapture(on, cudaStreamCaptureModeThreadLocal), "capturing collectives"));
+  absl::Status status = QueueAll(on, with);
+  cudaGraph_t captured = nullptr;
+  const absl::Status ended = cuda::ToStatus(cudaStreamEndCapture(on, &captured), "capturing collectives");
+  if (status.ok()) status = ended;
+  if (status.ok()) {
+    cudaGraphExec_t executable = nullptr;
+    status = cuda::ToStatus(cudaGraphInstantiate(&executable, captured, 0), "instantiating collectives");
+    graph.reset(executable);
+  }
+  // Also of a failed capture: NCCL waits for its end.
+  if (captured != nullptr) cudaGraphDestroy(captured);
+  // Not to be taken for a later call's.
+  if (!status.ok()) cudaGetLastError();
+  return status;
 }
 
 NcclCommunicator::~NcclCommunicator() {
@@ -125,17 +229,28 @@ NcclCommunicator::~NcclCommunicator() {
   EndInTime([&] { idle ? ncclCommDestroy(comm_) : ncclCommAbort(comm_); });
 }
 
-absl::Status NcclCommunicator::Fail(const absl::Status& fault, Stream* stream) {
-  if (fault_.ok()) fault_ = fault;
-  channel_.Abort();
-  if (comm_ == nullptr) return fault_;
+void NcclCommunicator::AbortNccl(const std::function<void()>& drop_graphs) {
+  if (comm_ == nullptr) return;
   EndInTime([&] {
     // The abort waits for the graphs to go, and they may wait for the device, which the abort releases.
     std::thread abort([this] { ncclCommAbort(comm_); });
-    if (stream != nullptr) backend_.ForgetSteps(*stream);
+    drop_graphs();
     abort.join();
   });
   comm_ = nullptr;
+}
+
+void NcclCommunicator::WaitForAbort() {
+  const absl::Time deadline = absl::Now() + kAbortBudget;
+  while (!backend_.Passed(*waited_) && absl::Now() < deadline) absl::SleepFor(kPause);
+}
+
+absl::Status NcclCommunicator::Fail(const absl::Status& fault, Stream* stream) {
+  if (fault_.ok()) fault_ = fault;
+  channel_.Abort();
+  AbortNccl([&] {
+    if (stream != nullptr) backend_.ForgetSteps(*stream);
+  });
   return fault_;
 }
 
@@ -148,88 +263,28 @@ absl::StatusOr<bool> NcclCommunicator::Poll() {
   return result == ncclSuccess;
 }
 
-void NcclCommunicator::Settle(ncclResult_t result) {
-  if (result == ncclSuccess || !fault_.ok()) return;
-  if (result != ncclInProgress) {
-    fault_ = NcclError(result);
-    return;
-  }
+absl::Status NcclCommunicator::Settle(ncclResult_t result) {
+  if (!fault_.ok()) return fault_;
+  if (result != ncclSuccess && result != ncclInProgress) return fault_ = NcclError(result);
   const absl::Time start = absl::Now();
-  while (true) {
+  while (result == ncclInProgress) {
     const absl::StatusOr<bool> idle = Poll();
-    if (idle.ok() && *idle) return;
-    const absl::Status fault = !idle.ok() ? idle.status() : StepDeadlineError();
-    if (!idle.ok() || absl::Now() - start > timeout_) {
-      fault_ = fault;
-      return;
-    }
+    if (!idle.ok()) return fault_ = idle.status();
+    if (*idle) break;
+    if (absl::Now() - start > timeout_) return fault_ = StepDeadlineError();
     PauseSince(start);
   }
+  return absl::OkStatus();
 }
 
-void NcclCommunicator::Submit(Stream& stream, cuda::LaunchKey key,
-                              std::function<ncclResult_t(cudaStream_t)> calls) {
-  if (!fault_.ok()) return;
-  key.Add(instance_);
-  // Queued inside a capture, perhaps, where NCCL must not be aborted: Wait does it.
-  backend_.Submit(stream, key, [this, calls = std::move(calls)](cudaStream_t on, const char*) {
-    if (fault_.ok()) Settle(calls(on));
-    return fault_;
-  });
+absl::StatusOr<cuda::StepPeers::Answer> NcclCommunicator::Compare(int32_t value) {
+  // Whether there are graphs at all is the same on all ranks.
+  if (!graphs_) return Answer{0, true};
+  SEXTANT_ASSIGN_OR_RETURN(const ComparedValues all, channel_.Compare(value, timeout_));
+  return Answer{all.least, all.least == all.most};
 }
 
-void NcclCommunicator::AllReduceSum(Stream& stream, Tensor x) {
-  SEXTANT_CHECK(x.dtype == DType::kF32 && x.stride == x.cols);
-  if (size() == 1 || x.rows * x.cols == 0) return;
-  Submit(stream, cuda::LaunchKey("all_reduce").Add(x), [this, x](cudaStream_t on) {
-    return ncclAllReduce(x.data, x.data, static_cast<size_t>(x.rows * x.cols), ncclFloat32, ncclSum, comm_,
-                         on);
-  });
-}
-
-void NcclCommunicator::GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>& widths,
-                                     Tensor out) {
-  SEXTANT_CHECK(in.dtype == DType::kF32 && in.stride == in.cols);
-  SEXTANT_CHECK_EQ(static_cast<int>(widths.size()), size());
-  SEXTANT_CHECK_EQ(in.cols, widths[rank()]);
-  if (in.rows == 0) return;
-  cuda::LaunchKey key("gather_columns");
-  key.Add(in);
-  if (rank() != 0) {
-    if (in.cols == 0) return;
-    Submit(stream, key, [this, in](cudaStream_t on) {
-      ncclResult_t result = ncclGroupStart();
-      for (int64_t row = 0; row < in.rows; ++row) {
-        result = FirstError(
-            result, ncclSend(in.Row<float>(row), static_cast<size_t>(in.cols), ncclFloat32, 0, comm_, on));
-      }
-      return FirstError(result, ncclGroupEnd());
-    });
-    return;
-  }
-  SEXTANT_CHECK(out.dtype == DType::kF32 && out.rows == in.rows);
-  SEXTANT_CHECK_EQ(out.cols, std::accumulate(widths.begin(), widths.end(), int64_t{0}));
-  for (int64_t row = 0; row < in.rows; ++row)
-    backend_.Copy(stream, out.Row<float>(row), in.Row<float>(row), in.cols * SizeOf(DType::kF32));
-  if (out.cols == in.cols) return;
-  key.Add(out);
-  for (const int64_t width : widths) key.Add(width);
-  // Each row's part goes where it belongs, so that nothing has to be moved afterwards.
-  Submit(stream, key, [this, widths, out](cudaStream_t on) {
-    ncclResult_t result = ncclGroupStart();
-    int64_t first = widths[0];
-    for (int peer = 1; peer < size(); first += widths[peer], ++peer) {
-      for (int64_t row = 0; row < out.rows && widths[peer] > 0; ++row) {
-        result = FirstError(result, ncclRecv(out.Row<float>(row) + first, static_cast<size_t>(widths[peer]),
-                                             ncclFloat32, peer, comm_, on));
-      }
-    }
-    return FirstError(result, ncclGroupEnd());
-  });
-}
-
-absl::Status NcclCommunicator::Wait(Stream& stream) {
-  if (!fault_.ok()) return Fail(fault_, &stream);
+absl::Status NcclCommunicator::WaitForDevice(Stream& stream) {
   backend_.RecordEvent(stream, *waited_);
   const absl::Time start = absl::Now();
   while (fault_.ok() && !backend_.Passed(*waited_)) {
@@ -241,15 +296,18 @@ absl::Status NcclCommunicator::Wait(Stream& stream) {
     }
     PauseSince(start);
   }
-  if (fault_.ok()) {
-    // Nor will this rank's fault let the others go on.
-    const absl::Status status = backend_.Synchronize(stream);
-    return status.ok() ? status : Fail(status, &stream);
-  }
-  Fail(fault_, &stream).IgnoreError();
+  return fault_.ok() ? backend_.Synchronize(stream) : fault_;
+}
+
+absl::Status NcclCommunicator::Wait(Stream& stream) {
+  if (!fault_.ok()) return Fail(fault_, &stream);
+  const absl::Status status = WaitForDevice(stream);
+  if (status.ok()) return status;
+  const bool hangs = !fault_.ok();
+  // Nor will this rank's fault let the others go on.
+  Fail(status, &stream).IgnoreError();
   // The abort has released the device; a device that still hangs is ended with the process.
-  const absl::Time deadline = absl::Now() + kAbortBudget;
-  while (!backend_.Passed(*waited_) && absl::Now() < deadline) absl::SleepFor(kPause);
+  if (hangs) WaitForAbort();
   return fault_;
 }
 

@@ -24,6 +24,11 @@ namespace {
 
 constexpr absl::Duration kLong = absl::Seconds(20);
 
+// What the tests need of most; the largest gather of the contract goes in several pieces.
+CollectiveSizes TestSizes(int ranks) {
+  return {.summed_floats = 4096, .gathered_rows = 2, .widths = std::vector<int64_t>(ranks, 100'000)};
+}
+
 // One rank's device and communicator. Members are destroyed from the last to the first.
 struct NcclRank {
   std::unique_ptr<CudaBackend> backend;
@@ -32,18 +37,22 @@ struct NcclRank {
   std::unique_ptr<Stream> stream;
   absl::Status status;
 
-  NcclRank(PlanChannel& channel, absl::Duration timeout) { status = Make(channel, timeout); }
+  NcclRank(PlanChannel& channel, absl::Duration timeout)
+      : NcclRank(channel, timeout, TestSizes(channel.size())) {}
+  NcclRank(PlanChannel& channel, absl::Duration timeout, const CollectiveSizes& sizes) {
+    status = Make(channel, timeout, sizes);
+  }
   CommunicatorRank rank() { return {*backend, *stream, *communicator}; }
 
  private:
-  absl::Status Make(PlanChannel& channel, absl::Duration timeout) {
+  absl::Status Make(PlanChannel& channel, absl::Duration timeout, const CollectiveSizes& sizes) {
     auto made = MakeCudaBackend(channel.rank());
     if (!made.ok()) return made.status();
     backend = *std::move(made);
     auto queue = backend->CreateStream();
     if (!queue.ok()) return queue.status();
     stream = *std::move(queue);
-    auto joined = NcclCommunicator::Create(*backend, channel, timeout);
+    auto joined = NcclCommunicator::Create(*backend, channel, sizes, timeout);
     if (!joined.ok()) return joined.status();
     communicator = *std::move(joined);
     return absl::OkStatus();
@@ -64,6 +73,7 @@ class NcclTest : public ::testing::Test {
  protected:
   void TearDown() override {
     emulation::ClearNcclFaults();
+    emulation::SetNcclRules({});
     emulation::SetSchedule({});
     EXPECT_EQ(emulation::LiveNcclCommunicators(), 0) << "a communicator leaked";
   }
@@ -182,8 +192,8 @@ TEST_F(NcclTest, ARankThatDiesEndsTheOthersAtOnce) {
 
 TEST_F(NcclTest, AnAsynchronousErrorOfOneRankEndsAllAndTheGroupFormsAgain) {
   for (const ncclResult_t error : {ncclRemoteError, ncclSystemError, ncclInternalError}) {
-    emulation::InjectNcclError(1, error, 4);
-    RunNccl(RankKind::kThreads, 3, absl::Seconds(1000), [](CommunicatorRank& self) -> std::string {
+    RunNccl(RankKind::kThreads, 3, absl::Seconds(1000), [error](CommunicatorRank& self) -> std::string {
+      if (self.communicator.rank() == 1) emulation::InjectNcclError(1, error, 4);
       std::string reason;
       for (int i = 0; i < 10 && reason.empty(); ++i) reason = SumOnce(self);
       return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
@@ -227,16 +237,28 @@ TEST_F(NcclTest, ADeviceFaultEndsAllRanks) {
 
 // A part that NCCL refuses to send, or to receive, must not be taken for one that came.
 TEST_F(NcclTest, ARefusedSendEndsTheGroup) {
-  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
-    // One more float than the emulated NCCL moves at a time.
-    const std::vector<int64_t> widths = {1, (int64_t{8} << 20) / 4 + 1};
+  // One more float than the emulated NCCL moves at a time; half of it, which is moved at first, is not.
+  constexpr int64_t kTooMany = (int64_t{8} << 20) / 4 + 1;
+  const CollectiveSizes sizes = {
+      .summed_floats = 1, .gathered_rows = 1, .widths = {1, kTooMany / 2 + 1, kTooMany / 2 + 1}};
+  const auto gather_too_many = [](CommunicatorRank& self) -> std::string {
+    const std::vector<int64_t> widths = {1, kTooMany, 0};
     const int64_t width = widths[self.communicator.rank()];
     const DeviceMatrix part(self, 1, width, std::vector<float>(width, 1.f));
     const int64_t gathered = self.communicator.rank() == 0 ? width + widths[1] : 0;
     const DeviceMatrix all(self, 1, gathered, std::vector<float>(gathered, 0.f));
     self.communicator.GatherColumns(self.stream, part.tensor(), widths, all.tensor());
     const std::string reason = ErrorReason(self.communicator.Wait(self.stream));
+    // Rank 2 gives nothing, and may be done before the others fail.
+    if (self.communicator.rank() == 2 && reason.empty()) return "";
     return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
+  };
+  RunGroup(RankKind::kThreads, 3, [&](GroupMemory& memory, int rank) -> std::string {
+    ShmPlanChannel channel(memory, rank);
+    NcclRank self(channel, kLong, sizes);
+    if (!self.status.ok()) return self.status.ToString();
+    CommunicatorRank part = self.rank();
+    return gather_too_many(part);
   });
 }
 
@@ -244,6 +266,90 @@ void SumInStep(CommunicatorRank& self, const DeviceMatrix& x) {
   self.backend.BeginStep(self.stream);
   self.communicator.AllReduceSum(self.stream, x.tensor());
   self.backend.EndStep(self.stream);
+}
+
+// Runs `steps` sums as steps; `more` queues what else is in a step. "" or what went wrong.
+std::string SumSteps(
+    CommunicatorRank& self, int steps, const std::function<void(int step)>& more = [](int) {}) {
+  const DeviceMatrix x(self, 1, 8, std::vector<float>(8, 1.f));
+  float expected = 1;
+  for (int step = 0; step < steps; ++step) {
+    self.backend.BeginStep(self.stream);
+    more(step);
+    self.communicator.AllReduceSum(self.stream, x.tensor());
+    self.backend.EndStep(self.stream);
+    expected *= static_cast<float>(self.communicator.size());
+    std::vector<float> values;
+    if (auto status = x.ReadBack(self, values); !status.ok()) return status.ToString();
+    if (values != std::vector<float>(8, expected)) return absl::StrCat("step ", step, ": ", values[0]);
+  }
+  return "";
+}
+
+int64_t Replayed(CommunicatorRank& self) {
+  return static_cast<CudaBackend&>(self.backend).Steps(self.stream).replayed;
+}
+
+TEST_F(NcclTest, WhereNothingCanBeCapturedStepsRunWithoutGraphs) {
+  struct Case {
+    const char* name;
+    emulation::NcclRules rules;
+  };
+  for (const Case& c :
+       {Case{"nobody can", {.refuse_captures = true}}, Case{"one rank cannot", {.refusing_rank = 1}},
+        Case{"a replay hangs", {.replays_hang = true}}}) {
+    emulation::SetNcclRules(c.rules);
+    RunNccl(RankKind::kThreads, 2, absl::Seconds(1), [&c](CommunicatorRank& self) -> std::string {
+      if (static_cast<NcclCommunicator&>(self.communicator).graphs()) return absl::StrCat(c.name, ": graphs");
+      const std::string wrong = SumSteps(self, 4);
+      if (!wrong.empty()) return absl::StrCat(c.name, ": ", wrong);
+      return Replayed(self) == 0 ? "" : absl::StrCat(c.name, ": replayed ", Replayed(self));
+    });
+    EXPECT_EQ(emulation::LiveNcclCommunicators(), 0) << c.name;
+  }
+}
+
+// Everything was used before the first capture, whatever its size; and NCCL may take its time.
+TEST_F(NcclTest, WhatIsCapturedHasItsConnections) {
+  for (const int answers : {0, 1, 7}) {
+    emulation::SetNcclRules({.progress_answers = answers});
+    RunNccl(RankKind::kThreads, 3, kLong, [](CommunicatorRank& self) -> std::string {
+      if (!static_cast<NcclCommunicator&>(self.communicator).graphs()) return "no graphs";
+      const std::string wrong = SumSteps(self, 4);
+      if (!wrong.empty()) return wrong;
+      return Replayed(self) == 3 ? "" : absl::StrCat("replayed ", Replayed(self));
+    });
+  }
+}
+
+// As when one rank records a position and another the next. The emulated NCCL ends ranks that capture or
+// replay apart.
+TEST_F(NcclTest, StepsThatDifferBetweenRanksAreCapturedTogetherOrNotAtAll) {
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    const DeviceMatrix other(self, 1, 4, std::vector<float>(4, 0.f));
+    const std::string wrong = SumSteps(self, 40, [&](int step) {
+      const bool records = step / 5 % 2 == self.communicator.rank() && step % 7 != 6;
+      if (records) self.backend.Zero(self.stream, other.tensor().data, 4);
+      if (step % 3 == 2 && self.communicator.rank() == 1)
+        self.backend.Zero(self.stream, other.tensor().data, 8);
+    });
+    if (!wrong.empty()) return wrong;
+    return Replayed(self) > 5 ? "" : absl::StrCat("replayed ", Replayed(self));
+  });
+}
+
+TEST_F(NcclTest, AStepThatOneRankCutsInPartsIsReplayedByNone) {
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    const std::unique_ptr<Event> event = *self.backend.CreateEvent();
+    const DeviceMatrix other(self, 1, 4, std::vector<float>(4, 0.f));
+    const std::string wrong = SumSteps(self, 6, [&](int) {
+      self.communicator.AllReduceSum(self.stream, other.tensor());
+      if (self.communicator.rank() == 1) self.backend.RecordEvent(self.stream, *event);
+    });
+    if (!wrong.empty()) return wrong;
+    // Rank 1's second parts and rank 0's steps were never alike.
+    return Replayed(self) == 0 ? "" : absl::StrCat("replayed ", Replayed(self));
+  });
 }
 
 TEST_F(NcclTest, AnAbortWhileAStepIsCapturedEndsTheGroup) {
@@ -276,6 +382,21 @@ TEST_F(NcclTest, AProcessThatEndsNcclBeforeItsGraphsIsEnded) {
     });
   };
   EXPECT_EXIT(end_early(), ::testing::ExitedWithCode(1), "communicator does not end");
+}
+
+// Whatever hangs inside NCCL, the rank is gone in time for its group to form again.
+TEST_F(NcclTest, AProcessWhoseAbortHangsIsEnded) {
+  const absl::Time start = absl::Now();
+  EXPECT_EXIT(
+      {
+        emulation::SetNcclRules({.aborts_hang = true});
+        RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+          self.communicator.Abort();
+          return SumOnce(self);
+        });
+      },
+      ::testing::ExitedWithCode(1), "communicator does not end");
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2) + kLong / 2);
 }
 
 CommunicatorKind NcclKind(std::string name, RankKind ranks) {

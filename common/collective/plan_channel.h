@@ -18,8 +18,16 @@ enum class ReportWord {
   kReady,
   // Slots of this rank's capture ring that were freed.
   kReleasedSlots,
+  // Compare's: how often it was called, and the value.
+  kCompared,
 };
-constexpr int kReportWordCount = 2;
+constexpr int kReportWordCount = 3;
+
+// What the ranks of a group gave.
+struct ComparedValues {
+  int32_t least = 0;
+  int32_t most = 0;
+};
 
 // Rank 0 broadcasts, the others receive, all in the same order. An abort or a peer that does not keep up ends
 // a call with UNAVAILABLE GROUP_LOST or DEADLINE_EXCEEDED STEP_DEADLINE, and the channel is dead from then
@@ -47,6 +55,16 @@ class PlanChannel {
   virtual void Abort() = 0;
   // Whether somebody has.
   virtual bool aborted() const = 0;
+
+  // Every rank gives a value and learns the least and the most of all. Counts as a broadcast: all ranks call
+  // it at the same place of theirs. REQUIRES: 0 <= value < kMostCompared. Errors: as of Receive.
+  static constexpr int32_t kMostCompared = 1 << 23;
+  absl::StatusOr<ComparedValues> Compare(int32_t value, absl::Duration timeout);
+
+ private:
+  absl::StatusOr<ComparedValues> CollectCompared(int32_t own, absl::Duration timeout) const;
+
+  int64_t compared_ = 0;  // calls of Compare
 };
 
 }  // namespace sextant

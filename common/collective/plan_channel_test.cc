@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -124,6 +125,45 @@ TEST_P(PlanChannelTest, AnAbortByAnyRankEndsThemAll) {
       return channel.aborted() ? "" : "not aborted";
     });
   }
+}
+
+TEST_P(PlanChannelTest, RanksLearnTheLeastAndTheMostOfTheirValues) {
+  RunChannels(3, [](PlanChannel& channel) -> std::string {
+    for (int32_t turn = 0; turn < 200; ++turn) {
+      // Smaller and larger than the last ones, with broadcasts between.
+      const int32_t base = turn * 7919 % PlanChannel::kMostCompared;
+      const auto value = [base](int rank) { return (base + rank * 4'000'037) % PlanChannel::kMostCompared; };
+      const auto all = channel.Compare(value(channel.rank()), kLong);
+      if (!all.ok()) return all.status().ToString();
+      const int32_t least = std::min({value(0), value(1), value(2)});
+      const int32_t most = std::max({value(0), value(1), value(2)});
+      if (all->least != least || all->most != most)
+        return absl::StrCat("turn ", turn, ": ", all->least, " to ", all->most);
+      if (turn % 10 != 0) continue;
+      if (channel.rank() == 0) {
+        if (auto status = channel.Broadcast(Message(turn), kLong); !status.ok()) return status.ToString();
+      } else if (auto bytes = channel.Receive(kLong); !bytes.ok() || *bytes != Message(turn)) {
+        return absl::StrCat("message ", turn, " is wrong");
+      }
+    }
+    // A rank that leaves ends the others' channels: all leave together.
+    channel.Report(ReportWord::kReady, 1);
+    if (channel.rank() != 0) return channel.Receive(kLong).ok() ? "a message too many" : "";
+    for (int rank = 1; rank < channel.size(); ++rank) {
+      if (!WaitFor([&] { return channel.Reported(rank, ReportWord::kReady) == 1; }, kLong))
+        return "not ready";
+    }
+    channel.Abort();
+    return "";
+  });
+}
+
+TEST_P(PlanChannelTest, ARankThatDoesNotCompareEndsTheOthersAtTheDeadline) {
+  RunChannels(3, [](PlanChannel& channel) -> std::string {
+    if (channel.rank() == 2) return "";
+    const std::string reason = ErrorReason(channel.Compare(1, absl::Milliseconds(200)).status());
+    return reason == "STEP_DEADLINE" || reason == "GROUP_LOST" ? "" : absl::StrCat("ended with ", reason);
+  });
 }
 
 INSTANTIATE_TEST_SUITE_P(

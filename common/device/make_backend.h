@@ -28,10 +28,11 @@ absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const
 absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device);
 
 // What the ranks of `channel` exchange tensors by: nothing in a group of one, `memory` between CPUs, NCCL
-// between GPUs. All ranks call it at the same place of the channel's broadcasts. REQUIRES: `backend` is the
-// device's; `memory` is not null for CPUs; all outlive the communicator.
+// between GPUs. All ranks call it with the same sizes at the same place of the channel's broadcasts.
+// REQUIRES: `backend` is the device's; `memory` is not null for CPUs; all outlive the communicator.
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator(const Device& device, Backend& backend,
                                                                PlanChannel& channel, GroupMemory* memory,
+                                                               const CollectiveSizes& sizes,
                                                                absl::Duration timeout);
 
 }  // namespace sextant

@@ -29,6 +29,7 @@ absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device) {
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator(const Device& device, Backend& backend,
                                                                PlanChannel& channel, GroupMemory* memory,
+                                                               const CollectiveSizes&,
                                                                absl::Duration timeout) {
   SEXTANT_RETURN_IF_ERROR(CheckDevice(device));
   if (channel.size() == 1) return std::make_unique<NullCommunicator>(backend);

@@ -35,11 +35,12 @@ absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device) {
 
 absl::StatusOr<std::unique_ptr<Communicator>> MakeCommunicator(const Device& device, Backend& backend,
                                                                PlanChannel& channel, GroupMemory* memory,
+                                                               const CollectiveSizes& sizes,
                                                                absl::Duration timeout) {
   if (channel.size() == 1) return std::make_unique<NullCommunicator>(backend);
   if (device.kind == DeviceKind::kCpu)
     return std::make_unique<ShmCommunicator>(backend, *memory, channel.rank(), timeout);
-  return NcclCommunicator::Create(static_cast<CudaBackend&>(backend), channel, timeout);
+  return NcclCommunicator::Create(static_cast<CudaBackend&>(backend), channel, sizes, timeout);
 }
 
 }  // namespace sextant

@@ -29,7 +29,7 @@ int64_t BlocksOfLongest(const TransformerOptions& options) {
 
 // Everything of one rank, with options.kv_block_count blocks.
 RankMemory PlanRank(const ModelSpec& spec, const Shard& shard, const TransformerOptions& options,
-                    int64_t ring_bytes, const DeviceProfile& device) {
+                    const CollectiveSizes& collectives, int64_t ring_bytes, const DeviceProfile& device) {
   const MemoryPlan plan = PlanMemory(spec, shard, options);
   const bool on_host = device.shared_by_ranks;
   RankMemory rank;
@@ -40,7 +40,8 @@ RankMemory PlanRank(const ModelSpec& spec, const Shard& shard, const Transformer
   add(MemoryUse::kKeysAndValues, plan.kv_bytes);
   add(MemoryUse::kWorkspace, plan.workspace_bytes);
   add(MemoryUse::kCaptureRing, on_host ? ring_bytes : device.capture_staging_bytes);
-  add(MemoryUse::kCollectives, shard.size > 1 ? device.collective_bytes : 0);
+  const int64_t gathered_bytes = shard.rank == 0 ? collectives.gathered_floats() * SizeOf(DType::kF32) : 0;
+  add(MemoryUse::kCollectives, shard.size > 1 && !on_host ? device.collective_bytes + gathered_bytes : 0);
   add(MemoryUse::kRuntime, device.runtime_bytes);
   rank.host_bytes = on_host ? 0 : ring_bytes;
   return rank;
@@ -144,10 +145,13 @@ absl::StatusOr<DevicePlan> PlanDevices(const ModelSpec& spec, const MemoryDemand
   SEXTANT_ASSIGN_OR_RETURN(const std::vector<Shard> shards, PlanShards(spec, demand.rank_count));
   DevicePlan plan{.device = device, .options = demand.options};
   plan.options.kv_block_count = 0;
+  plan.collectives = {.summed_floats = plan.options.max_rows * spec.hidden_size,
+                      .gathered_rows = plan.options.max_sampled_rows,
+                      .widths = VocabWidths(shards)};
   const auto plan_ranks = [&] {
     plan.ranks.clear();
     for (const Shard& shard : shards) {
-      plan.ranks.push_back(PlanRank(spec, shard, plan.options, demand.ring_bytes, device));
+      plan.ranks.push_back(PlanRank(spec, shard, plan.options, plan.collectives, demand.ring_bytes, device));
       plan.kv_block_bytes =
           std::max(plan.kv_block_bytes, PlanMemory(spec, shard, plan.options).kv_block_bytes);
     }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/collective/communicator.h"
 #include "common/model/model_spec.h"
 #include "common/model/transformer.h"
 
@@ -21,7 +22,7 @@ enum class MemoryUse {
   kWorkspace,    // activations, inputs and logits of a step; a lens's tile
   kBatches,      // rows that are decoded together
   kCaptureRing,  // recorded rows that wait for the capture service
-  kCollectives,  // the communication library's buffers
+  kCollectives,  // the communication library's buffers, and what rank 0 gathers into
   kRuntime,      // the driver's context, loaded kernels, the matrix library's workspace
 };
 // "weights", "keys and values", ...
@@ -67,6 +68,7 @@ struct RankMemory {
 struct DevicePlan {
   DeviceProfile device;
   TransformerOptions options;  // with the number of KV blocks
+  CollectiveSizes collectives = {};
   int64_t kv_block_bytes = 0;  // of the rank whose blocks are largest
   std::vector<RankMemory> ranks = {};
 

@@ -116,6 +116,24 @@ TEST(MemoryPlanTest, KeysAndValuesFillWhatIsLeft) {
   EXPECT_EQ(ErrorReason(PlanDevices(spec, asked, Card(48)).status()), "FLAG_INVALID");
 }
 
+TEST(MemoryPlanTest, RankZeroHasRoomForWhatIsGathered) {
+  const auto plan = PlanDevices(SpecOf(kQwen32B), Demand(8), Card(48));
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(plan->collectives.summed_floats, 512 * 5120);
+  EXPECT_EQ(plan->collectives.gathered_rows, 32);
+  EXPECT_EQ(plan->collectives.widths.size(), 8u);
+  const auto bytes_of = [&plan](int rank) {
+    for (const MemoryLine& line : plan->ranks[rank].lines) {
+      if (line.use == MemoryUse::kCollectives) return line.bytes;
+    }
+    return int64_t{0};
+  };
+  // Seven of eight ranks' logits of every sampled row, F32.
+  const int64_t gathered = 32 * (151936 - plan->collectives.widths[0]) * 4;
+  EXPECT_EQ(bytes_of(0), bytes_of(1) + gathered);
+  EXPECT_EQ(bytes_of(1), plan->device.collective_bytes);
+}
+
 TEST(MemoryPlanTest, ATooSmallDeviceIsRefusedWithItsBiggestLinesAndAWayOut) {
   const ModelSpec spec = SpecOf(kLlama70B);
   const auto plan = PlanDevices(spec, Demand(2), Card(48));

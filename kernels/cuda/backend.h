@@ -32,8 +32,10 @@ class CudaBackend : public Backend {
   // Device and pinned memory in use, by purpose. Any thread.
   virtual cuda::MemoryAccount Account() const = 0;
   // Queues another library's work (a collective) like an operation of this backend, captured with the others
-  // inside a step. `key` must say everything the launch depends on.
-  virtual void Submit(Stream& stream, const cuda::LaunchKey& key, cuda::Launcher launcher) = 0;
+  // inside a step. `key` must say everything the launch depends on. `peers`, if any, are asked before a step
+  // with such work is captured or replayed.
+  virtual void Submit(Stream& stream, const cuda::LaunchKey& key, cuda::Launcher launcher,
+                      cuda::StepPeers* peers) = 0;
   // Drops the graphs of the stream's steps: for a library whose work they hold, before it ends.
   virtual void ForgetSteps(Stream& stream) = 0;
   // Of the stream's steps so far.

@@ -23,11 +23,11 @@ void DeviceBackend::Keep(CudaStream& stream, const absl::Status& status) {
   if (!status.ok()) stream.faults()->Fail(stream.faults()->Next(), status);
 }
 
-absl::Status DeviceBackend::FlushStep(CudaStream& stream) {
+absl::Status DeviceBackend::FlushStep(CudaStream& stream, bool whole) {
   // What is launched together ends together: a graph must not leave work behind on another stream.
   SEXTANT_RETURN_IF_ERROR(QueueArrival(stream));
   SEXTANT_ASSIGN_OR_RETURN(ArgumentRing * ring, stream.arguments());
-  return stream.step.Flush(context_->allocator, *ring, stream.handle());
+  return stream.step.Flush(context_->allocator, *ring, stream.handle(), whole);
 }
 
 CudaStream& DeviceBackend::Interrupt(Stream& stream) {
@@ -53,9 +53,9 @@ absl::Status DeviceBackend::MakeWay(CudaStream& stream, const LaunchKey& key, in
 }
 
 absl::Status DeviceBackend::Put(CudaStream& stream, const LaunchKey& key, std::vector<char> arguments,
-                                Launcher launcher) {
+                                Launcher launcher, StepPeers* peers) {
   if (stream.step.collecting()) {
-    stream.step.Add(key, std::move(arguments), std::move(launcher));
+    stream.step.Add(key, std::move(arguments), std::move(launcher), peers);
     return absl::OkStatus();
   }
   if (arguments.empty()) return launcher(stream.handle(), nullptr);
@@ -68,11 +68,11 @@ absl::Status DeviceBackend::Put(CudaStream& stream, const LaunchKey& key, std::v
 }
 
 void DeviceBackend::Queue(Stream& stream, const LaunchKey& key, std::vector<char> arguments,
-                          Launcher launcher) {
+                          Launcher launcher, StepPeers* peers) {
   Enter();
   CudaStream& self = AsStream(stream);
   absl::Status status = MakeWay(self, key, static_cast<int64_t>(arguments.size()));
-  if (status.ok()) status = Put(self, key, std::move(arguments), std::move(launcher));
+  if (status.ok()) status = Put(self, key, std::move(arguments), std::move(launcher), peers);
   Keep(self, status);
 }
 
@@ -146,10 +146,15 @@ void DeviceBackend::Zero(Stream& stream, void* to, int64_t bytes) {
 
 void DeviceBackend::BeginStep(Stream& stream) { Interrupt(stream).step.Begin(); }
 
-void DeviceBackend::EndStep(Stream& stream) { Interrupt(stream).step.End(); }
+void DeviceBackend::EndStep(Stream& stream) {
+  Enter();
+  CudaStream& self = AsStream(stream);
+  Keep(self, FlushStep(self, true));
+  self.step.End();
+}
 
-void DeviceBackend::Submit(Stream& stream, const LaunchKey& key, Launcher launcher) {
-  Queue(stream, key, {}, std::move(launcher));
+void DeviceBackend::Submit(Stream& stream, const LaunchKey& key, Launcher launcher, StepPeers* peers) {
+  Queue(stream, key, {}, std::move(launcher), peers);
 }
 
 void DeviceBackend::ForgetSteps(Stream& stream) { Interrupt(stream).step.Forget(); }

@@ -40,7 +40,7 @@ class DeviceBackend final : public CudaBackend {
   void Zero(Stream& stream, void* to, int64_t bytes) override;
   void BeginStep(Stream& stream) override;
   void EndStep(Stream& stream) override;
-  void Submit(Stream& stream, const LaunchKey& key, Launcher launcher) override;
+  void Submit(Stream& stream, const LaunchKey& key, Launcher launcher, StepPeers* peers) override;
   void ForgetSteps(Stream& stream) override;
   StepCounters Steps(Stream& stream) const override;
 
@@ -73,14 +73,16 @@ class DeviceBackend final : public CudaBackend {
   // Keeps an error for whoever waits for the stream.
   static void Keep(CudaStream& stream, const absl::Status& status);
   // Queues a launch now, or adds it to the step.
-  void Queue(Stream& stream, const LaunchKey& key, std::vector<char> arguments, Launcher launcher);
+  void Queue(Stream& stream, const LaunchKey& key, std::vector<char> arguments, Launcher launcher,
+             StepPeers* peers = nullptr);
   // A launch of one kernel that reads no arguments.
   void QueueKernel(Stream& stream, const LaunchKey& key, std::function<cudaError_t(cudaStream_t)> launch);
-  absl::Status FlushStep(CudaStream& stream);
+  absl::Status FlushStep(CudaStream& stream, bool whole = false);
   // What Queue does: first it sees to it that the operation finds what it touches and has room in the
   // collected step, which may launch what came before; then it queues the operation itself.
   absl::Status MakeWay(CudaStream& stream, const LaunchKey& key, int64_t argument_bytes);
-  absl::Status Put(CudaStream& stream, const LaunchKey& key, std::vector<char> arguments, Launcher launcher);
+  absl::Status Put(CudaStream& stream, const LaunchKey& key, std::vector<char> arguments, Launcher launcher,
+                   StepPeers* peers = nullptr);
   // Recorded rows that are under way have arrived before what is queued next.
   absl::Status QueueArrival(CudaStream& stream);
   using RecordLauncher = std::function<cudaError_t(const RecordPlaces& places, cudaStream_t stream)>;

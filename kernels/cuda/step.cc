@@ -25,12 +25,12 @@ Step::~Step() { Forget(); }
 
 void Step::Forget() {
   SEXTANT_CHECK(entries_.empty());
-  for (auto& [key, graph] : graphs_) cudaGraphExecDestroy(graph.executable);
   graphs_.clear();
 }
 
-void Step::Add(const LaunchKey& key, std::vector<char> arguments, Launcher launcher) {
+void Step::Add(const LaunchKey& key, std::vector<char> arguments, Launcher launcher, StepPeers* peers) {
   SEXTANT_CHECK(collecting_);
+  if (peers != nullptr) peers_ = peers;
   key_ += LaunchKey("").Add(key.bytes().size()).Add(arguments.size()).bytes();
   key_ += key.bytes();
   const int64_t offset = argument_bytes_;
@@ -64,8 +64,11 @@ absl::Status Step::Capture(Allocator& allocator, cudaStream_t stream, Graph& gra
   cudaGraph_t captured = nullptr;
   const absl::Status ended = ToStatus(cudaStreamEndCapture(stream, &captured), "capturing a step");
   absl::Status made = launched.ok() ? ended : launched;
-  if (made.ok())
-    made = ToStatus(cudaGraphInstantiate(&graph.executable, captured, 0), "instantiating a step");
+  if (made.ok()) {
+    cudaGraphExec_t executable = nullptr;
+    made = ToStatus(cudaGraphInstantiate(&executable, captured, 0), "instantiating a step");
+    graph.executable.reset(executable);
+  }
   // Also of a failed launch: another library may wait for the end of what was captured.
   if (captured != nullptr) cudaGraphDestroy(captured);
   return made;
@@ -75,39 +78,72 @@ void Step::DropOldest() {
   const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
     return a.second.last_used < b.second.last_used;
   });
-  cudaGraphExecDestroy(oldest->second.executable);
   graphs_.erase(oldest);
 }
 
-absl::Status Step::Flush(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream) {
+absl::StatusOr<Step::Way> Step::Choose(bool whole) {
+  // What a peer can do, in one number: launch plainly, capture, or replay graph number n, as n + 1.
+  constexpr int32_t kPlain = 0, kCapture = 1;
+  const auto known = graphs_.find(key_);
+  const bool seen = known != graphs_.end() || seen_.contains(std::hash<std::string>()(key_));
+  if (peers_ == nullptr) return known != graphs_.end() ? Way::kReplay : seen ? Way::kCapture : Way::kPlain;
+  // Peers may cut their steps elsewhere, or not at all: a step of several parts is launched plainly by all.
+  if (asked_) return Way::kPlain;
+  asked_ = true;
+  const int32_t own = !whole || !seen ? kPlain : known == graphs_.end() ? kCapture : known->second.number + 1;
+  SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(own));
+  if (answer.least == kPlain) return Way::kPlain;
+  return answer.same && own != kCapture ? Way::kReplay : Way::kCapture;
+}
+
+absl::StatusOr<bool> Step::MakeGraph(Allocator& allocator, cudaStream_t stream) {
+  graphs_.erase(key_);
+  if (graphs_.size() >= kMostGraphs) DropOldest();
+  Graph graph;
+  const absl::Status captured = Capture(allocator, stream, graph);
+  if (peers_ == nullptr) {
+    SEXTANT_RETURN_IF_ERROR(captured);
+  } else {
+    SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(captured.ok() ? 1 : 0));
+    // Not to be taken for a later call's. One that lasts shows with the next launch.
+    if (!captured.ok()) cudaGetLastError();
+    if (answer.least == 0) return false;
+    last_number_ = last_number_ % (StepPeers::kMostValue - 2) + 1;
+    graph.number = last_number_;
+  }
+  ++counters_.captured;
+  graphs_.emplace(key_, std::move(graph));
+  return true;
+}
+
+absl::Status Step::Launch(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole) {
+  SEXTANT_ASSIGN_OR_RETURN(Way way, Choose(whole));
+  if (way == Way::kCapture) {
+    SEXTANT_ASSIGN_OR_RETURN(const bool made, MakeGraph(allocator, stream));
+    way = made ? Way::kReplay : Way::kPlain;
+  }
+  SEXTANT_RETURN_IF_ERROR(FillArguments(ring, stream));
+  if (way == Way::kPlain) {
+    if (seen_.size() >= kMostSeen) seen_.clear();
+    seen_.insert(std::hash<std::string>()(key_));
+    ++counters_.plain;
+    SEXTANT_ASSIGN_OR_RETURN(const char* const arguments, ring.Send(argument_bytes_, stream));
+    return LaunchAll(stream, arguments);
+  }
+  Graph& graph = graphs_.find(key_)->second;
+  graph.last_used = ++clock_;
+  ++counters_.replayed;
+  SEXTANT_RETURN_IF_ERROR(ring.SendTo(graph.arguments.data(), argument_bytes_, stream));
+  return ToStatus(cudaGraphLaunch(graph.executable.get(), stream), "launching a step");
+}
+
+absl::Status Step::Flush(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole) {
   if (entries_.empty()) return absl::OkStatus();
-  const auto launch = [&]() -> absl::Status {
-    auto known = graphs_.find(key_);
-    if (known == graphs_.end() && seen_.contains(std::hash<std::string>()(key_))) {
-      if (graphs_.size() >= kMostGraphs) DropOldest();
-      Graph graph;
-      SEXTANT_RETURN_IF_ERROR(Capture(allocator, stream, graph));
-      known = graphs_.emplace(key_, std::move(graph)).first;
-      ++counters_.captured;
-    }
-    SEXTANT_RETURN_IF_ERROR(FillArguments(ring, stream));
-    if (known == graphs_.end()) {
-      if (seen_.size() >= kMostSeen) seen_.clear();
-      seen_.insert(std::hash<std::string>()(key_));
-      ++counters_.plain;
-      SEXTANT_ASSIGN_OR_RETURN(const char* const arguments, ring.Send(argument_bytes_, stream));
-      return LaunchAll(stream, arguments);
-    }
-    Graph& graph = known->second;
-    graph.last_used = ++clock_;
-    ++counters_.replayed;
-    SEXTANT_RETURN_IF_ERROR(ring.SendTo(graph.arguments.data(), argument_bytes_, stream));
-    return ToStatus(cudaGraphLaunch(graph.executable, stream), "launching a step");
-  };
-  const absl::Status status = launch();
+  const absl::Status status = Launch(allocator, ring, stream, whole);
   entries_.clear();
   key_.clear();
   argument_bytes_ = 0;
+  peers_ = nullptr;
   return status;
 }
 

@@ -4,6 +4,10 @@
 // block. A list of launches seen before is captured, with its argument blocks at fixed addresses; from then
 // on the same list only fills the blocks, copies them in one piece, and launches the graph. Nothing is
 // launched before the whole list is known, so a list that differs anywhere is simply another one.
+//
+// A library whose calls belong together over several processes (a collective) may want them captured by all
+// or by none, and only graphs that were captured together replayed together. Lists with such calls ask the
+// peers first; see StepPeers.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,6 +23,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/cuda/argument_ring.h"
@@ -58,6 +63,22 @@ class LaunchKey {
   absl::InlinedVector<const void*, 8> touched_;
 };
 
+// The other processes whose steps hold calls that belong to this one's. Every one of them asks the same
+// questions in the same order.
+class StepPeers {
+ public:
+  virtual ~StepPeers() = default;
+  // Values are below this.
+  static constexpr int32_t kMostValue = 1 << 22;
+  // Whether all peers gave the same value, and the least of them. REQUIRES: 0 <= value < kMostValue. Errors:
+  // of the group.
+  struct Answer {
+    int32_t least = 0;
+    bool same = false;
+  };
+  virtual absl::StatusOr<Answer> Compare(int32_t value) = 0;
+};
+
 struct StepCounters {
   int64_t replayed = 0;  // lists launched as a graph
   int64_t captured = 0;  // graphs made
@@ -70,15 +91,18 @@ class Step {
   ~Step();
 
   bool collecting() const { return collecting_; }
-  void Begin() { collecting_ = true; }
+  void Begin() {
+    collecting_ = true;
+    asked_ = false;
+  }
   // Of what is collected now.
   int64_t argument_bytes() const { return argument_bytes_; }
   // What `bytes` more arguments take.
   static int64_t RoundedUp(int64_t bytes);
-  // REQUIRES: collecting().
-  void Add(const LaunchKey& key, std::vector<char> arguments, Launcher launcher);
-  // Launches what was collected so far.
-  absl::Status Flush(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream);
+  // `peers`, if any, are asked about the list. REQUIRES: collecting(); the same peers in all of a step.
+  void Add(const LaunchKey& key, std::vector<char> arguments, Launcher launcher, StepPeers* peers = nullptr);
+  // Launches what was collected so far; `whole`: since Begin, up to the end of the step.
+  absl::Status Flush(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole);
   void End() { collecting_ = false; }
   // Drops all graphs: an address they hold is about to go. REQUIRES: nothing is collected.
   void Forget();
@@ -91,12 +115,22 @@ class Step {
     int64_t offset = 0;  // of the arguments in their block
     Launcher launcher;
   };
-  struct Graph {
-    cudaGraphExec_t executable = nullptr;
-    Buffer arguments;
-    int64_t last_used = 0;
+  struct DestroyGraph {
+    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
   };
+  struct Graph {
+    Buffer arguments;
+    std::unique_ptr<CUgraphExec_st, DestroyGraph> executable;
+    int64_t last_used = 0;
+    int32_t number = 0;  // the same of all that were captured together; 0 without peers
+  };
+  enum class Way { kPlain, kCapture, kReplay };
 
+  // How the list is to be launched, which all peers do alike.
+  absl::StatusOr<Way> Choose(bool whole);
+  // Makes the list's graph. False when a peer could not: then nobody has one.
+  absl::StatusOr<bool> MakeGraph(Allocator& allocator, cudaStream_t stream);
+  absl::Status Launch(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole);
   absl::Status Capture(Allocator& allocator, cudaStream_t stream, Graph& graph);
   absl::Status LaunchAll(cudaStream_t stream, const char* arguments) const;
   absl::Status FillArguments(ArgumentRing& ring, cudaStream_t stream) const;
@@ -106,6 +140,9 @@ class Step {
   std::string key_;
   std::vector<Entry> entries_;
   int64_t argument_bytes_ = 0;
+  StepPeers* peers_ = nullptr;  // of the list that is collected
+  bool asked_ = false;          // in this step
+  int32_t last_number_ = 0;
 
   absl::flat_hash_map<std::string, Graph> graphs_;
   // Hashes of lists seen once.

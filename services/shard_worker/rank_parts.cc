@@ -11,23 +11,43 @@
 #include "common/collective/tcp_plan_channel.h"
 #include "common/device/make_backend.h"
 #include "kernels/status_macros.h"
+#include "services/shard_worker/group_plan.h"
 #include "services/shard_worker/worker_memory.h"
 
 namespace sextant {
 namespace {
+
+// For ranks to open the model, which is larger on some disks than on others; not to load it.
+constexpr absl::Duration kFormTimeout = absl::Minutes(2);
 
 // This rank's.
 Device DeviceOf(const WorkerConfig& config) {
   return DeviceOfRank(config.device, config.rank - RanksBefore(config, config.node));
 }
 
-// The device of every rank; all are taken to be alike.
+// This rank's.
 absl::StatusOr<DeviceProfile> ProfileOf(const WorkerConfig& config) {
   int64_t bytes = config.device_memory_bytes;
   if (bytes == 0) {
     SEXTANT_ASSIGN_OR_RETURN(bytes, DeviceMemoryBytes(DeviceOf(config)));
   }
   return config.device.kind == DeviceKind::kCpu ? CpuProfile(bytes) : CudaProfile(bytes);
+}
+
+// The plan of the group, the same on all ranks.
+absl::StatusOr<DevicePlan> PlanGroup(const WorkerConfig& config, const ModelSpec& spec,
+                                     PlanChannel& channel) {
+  const MemoryDemand demand = DemandOf(config, spec);
+  SEXTANT_ASSIGN_OR_RETURN(DeviceProfile device, ProfileOf(config));
+  if (channel.size() > 1) {
+    SEXTANT_ASSIGN_OR_RETURN(device.memory_bytes, LeastMemory(channel, device.memory_bytes, kFormTimeout));
+  }
+  SEXTANT_ASSIGN_OR_RETURN(DevicePlan plan, PlanDevices(spec, demand, device));
+  SEXTANT_RETURN_IF_ERROR(CheckFits(spec, demand, plan));
+  if (channel.size() > 1) {
+    SEXTANT_RETURN_IF_ERROR(CheckAlike(channel, DescribePlan(plan, config.ring_bytes), kFormTimeout));
+  }
+  return plan;
 }
 
 EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const TransformerOptions& options) {
@@ -71,16 +91,14 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
   SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(DeviceOf(config), config.backend));
-  SEXTANT_ASSIGN_OR_RETURN(parts.communicator, MakeCommunicator(config.device, *parts.backend, *parts.channel,
-                                                                parts.memory.get(), config.step_deadline));
   const absl::Time start = absl::Now();
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();
   // Refused before it is loaded: running out later would kill ranks without a word.
-  const MemoryDemand demand = DemandOf(config, spec);
-  SEXTANT_ASSIGN_OR_RETURN(const DeviceProfile device, ProfileOf(config));
-  SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanDevices(spec, demand, device));
-  SEXTANT_RETURN_IF_ERROR(CheckFits(spec, demand, plan));
+  SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanGroup(config, spec, *parts.channel));
+  SEXTANT_ASSIGN_OR_RETURN(parts.communicator,
+                           MakeCommunicator(config.device, *parts.backend, *parts.channel, parts.memory.get(),
+                                            plan.collectives, config.step_deadline));
   const TransformerOptions& options = plan.options;
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(*parts.source, *parts.backend, *parts.communicator, options);
@@ -107,7 +125,8 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   SEXTANT_ASSIGN_OR_RETURN(
       parts.executor, RankExecutor::Make(*parts.backend, *parts.communicator, *parts.transformer, *parts.ring,
                                          *parts.outbox));
-  LogInfo("loaded", {{"rank", config.rank},
+  LogInfo("loaded", {{"rank", absl::StrCat(config.rank, " of ", config.rank_count)},
+                     {"host", absl::StrCat(config.node, " of ", config.node_count)},
                      {"backend", parts.backend->Name()},
                      {"seconds", absl::ToDoubleSeconds(absl::Now() - start)},
                      {"memory", BiggestLines(plan.ranks[config.rank])},

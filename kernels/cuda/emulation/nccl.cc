@@ -1,6 +1,7 @@
 // The emulated NCCL: collectives as queued work that is ready when every rank has come.
 //
-// Every communicator is non-blocking and says ncclInProgress a few times before it has done anything. A rank
+// Every communicator is non-blocking: a call says ncclInProgress, and its work is queued only when
+// ncclCommGetAsyncError has been asked a few times. A rank
 // that is missing, has died or has aborted leaves the others waiting, as on real devices: only their own
 // abort releases them. Who uses NCCL so has to poll instead of waiting, so queries do work once there is a
 // communicator.
@@ -12,10 +13,12 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda_bf16.h"
@@ -27,9 +30,6 @@
 namespace sextant::emulation {
 namespace {
 
-// How often a call is answered with ncclInProgress before it has taken effect.
-constexpr int kProgressAnswers = 2;
-
 struct Fault {
   ncclResult_t error = ncclSuccess;
   int64_t operations = 0;  // left before it shows
@@ -40,6 +40,7 @@ struct Library {
   std::set<ncclComm_t> alive;
   std::map<int, Fault> faults;  // by rank
   std::map<std::string, std::unique_ptr<NcclWorld>> made;
+  NcclRules rules;
 };
 Library& TheLibrary() {
   static Library library;
@@ -60,6 +61,10 @@ struct Member {
   ncclResult_t error = ncclSuccess;
   uint64_t next_collective = 0;
   std::map<int, uint64_t> next_sent, next_taken;
+  // Ways that were used outside of a capture.
+  std::set<std::string> connected;
+  uint64_t captured = 0;                                  // sums
+  std::map<int, uint64_t> captured_sent, captured_taken;  // by peer
 
   // Counts down to an injected error.
   void Begin() {
@@ -105,7 +110,7 @@ struct AllReduce {
     NcclWorld& world = *member->world;
     for (int peer = 0; peer < member->rank_count; ++peer) {
       const NcclCall& other = world.rank(peer).calls[number % 2];
-      if (other.count == call.count && other.type == call.type) continue;
+      if (other.count == call.count && other.type == call.type && other.captured == call.captured) continue;
       member->error = ncclInvalidUsage;
       return;
     }
@@ -134,6 +139,7 @@ struct Exchange {
     char* memory;
     size_t bytes;
     int peer;
+    uint64_t captured = 0;  // as of NcclCall, of one direction
   };
   std::shared_ptr<Member> member;
   std::vector<Transfer> transfers;
@@ -158,6 +164,7 @@ struct Exchange {
     if (self.taken[transfer.peer].load() != next) return false;
     std::memcpy(member->world->box(member->rank, transfer.peer), transfer.memory, transfer.bytes);
     self.message_bytes[transfer.peer] = transfer.bytes;
+    self.message_captured[transfer.peer] = transfer.captured;
     self.sent[transfer.peer].store(++next);
     return true;
   }
@@ -166,7 +173,8 @@ struct Exchange {
     NcclRankState& other = member->world->rank(transfer.peer);
     uint64_t& next = member->next_taken[transfer.peer];
     if (other.sent[member->rank].load() == next) return false;
-    if (other.message_bytes[member->rank] != transfer.bytes) {
+    if (other.message_bytes[member->rank] != transfer.bytes ||
+        other.message_captured[member->rank] != transfer.captured) {
       member->error = ncclInvalidUsage;
       return false;
     }
@@ -187,10 +195,31 @@ struct Group {
 };
 thread_local Group group;
 
+// NCCL moves data in other ways as there is more of it, each over connections of its own.
+std::string WayOf(size_t bytes) {
+  return bytes <= size_t{16} << 10 ? "sum, small" : bytes <= size_t{1} << 20 ? "sum, middling" : "sum, large";
+}
+
+// Whether the ways of a call can be used now.
+ncclResult_t Connect(Member& member, bool capturing, const std::vector<std::string>& ways) {
+  const NcclRules& rules = TheLibrary().rules;
+  if (capturing && (rules.refuse_captures || rules.refusing_rank == member.rank))
+    return ncclUnhandledCudaError;
+  for (const std::string& way : ways) {
+    if (!capturing || !rules.refuse_first_use_in_capture) {
+      member.connected.insert(way);
+    } else if (member.connected.count(way) == 0) {
+      return ncclInternalError;
+    }
+  }
+  return ncclSuccess;
+}
+
 template <typename Work>
 ncclResult_t Queue(cudaStream_t stream, std::shared_ptr<Work> work) {
   Operation operation;
-  operation.ready = [work] { return work->Ready(); };
+  const bool hangs = stream->capture != nullptr && TheLibrary().rules.replays_hang;
+  operation.ready = [work, hangs] { return hangs ? work->member->aborted : work->Ready(); };
   operation.run = [work] { work->Run(); };
   operation.held_by_graphs = work->member->held;
   return Runtime::Get().Enqueue(stream, std::move(operation)) == cudaSuccess ? ncclSuccess
@@ -206,6 +235,10 @@ int LiveNcclCommunicators() {
 void InjectNcclError(int rank, ncclResult_t error, int64_t operations) {
   const std::lock_guard lock(Runtime::Get().mutex);
   TheLibrary().faults[rank] = {error, operations};
+}
+void SetNcclRules(const NcclRules& rules) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  TheLibrary().rules = rules;
 }
 void ClearNcclFaults() {
   const std::lock_guard lock(Runtime::Get().mutex);
@@ -226,12 +259,27 @@ using sextant::emulation::TheLibrary;
 
 struct ncclComm {
   std::shared_ptr<sextant::emulation::Member> member;
+  bool in_progress = false;
   int progress_answers = 0;  // to give
+  // What the call in progress does at last.
+  std::function<ncclResult_t()> work;
   bool joined = false;
 
-  ncclResult_t Begun() {
-    progress_answers = sextant::emulation::kProgressAnswers;
+  ncclResult_t Begin(std::function<ncclResult_t()> then = nullptr) {
+    const std::lock_guard lock(Runtime::Get().mutex);
+    // As NCCL says: the communicator was used before the previous call had returned ncclSuccess.
+    if (in_progress) return ncclInvalidArgument;
+    in_progress = true;
+    progress_answers = TheLibrary().rules.progress_answers;
+    work = std::move(then);
     return ncclInProgress;
+  }
+  ncclResult_t Progress() {
+    if (!in_progress || member->error != ncclSuccess) return member->error;
+    if (progress_answers-- > 0) return ncclInProgress;
+    in_progress = false;
+    if (const auto last = std::exchange(work, nullptr); last != nullptr) member->error = last();
+    return member->error;
   }
 };
 
@@ -292,14 +340,15 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int rank_count, ncclUnique
   member->rank = rank;
   member->device = sextant::emulation::CurrentDevice();
   member->rank_count = rank_count;
-  *comm = new ncclComm{.member = std::move(member)};
+  *comm = new ncclComm;
+  (*comm)->member = std::move(member);
   world->header().joined.fetch_add(1);
   const std::lock_guard lock(Runtime::Get().mutex);
   Runtime::Get().schedule.queries_run = true;
   TheLibrary().alive.insert(*comm);
   // The one that made the name has the memory mapped twice no longer.
   TheLibrary().made.erase(id.internal);
-  return (*comm)->Begun();
+  return (*comm)->Begin();
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
@@ -311,14 +360,14 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
         comm->member->world->header().joined.load() >= static_cast<uint32_t>(comm->member->rank_count);
     if (comm->joined) comm->member->world->RemoveName();
   }
-  if (!comm->joined || comm->progress_answers-- > 0) *error = ncclInProgress;
+  *error = comm->joined ? comm->Progress() : ncclInProgress;
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
   std::unique_lock lock(Runtime::Get().mutex);
   AwaitGraphs(lock, *comm->member);
-  return comm->Begun();
+  return comm->Begin();
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t comm) {
@@ -329,6 +378,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   std::unique_lock lock(Runtime::Get().mutex);
+  Runtime::Get().changed.wait(lock, [] { return !TheLibrary().rules.aborts_hang; });
   comm->member->aborted = true;
   Runtime::Get().changed.notify_all();
   AwaitGraphs(lock, *comm->member);
@@ -361,9 +411,14 @@ ncclResult_t ncclAllReduce(const void* send, void* receive, size_t count, ncclDa
   work->member = comm->member;
   work->send = send;
   work->receive = receive;
-  work->call = {count, type};
-  const ncclResult_t queued = sextant::emulation::Queue(stream, std::move(work));
-  return queued == ncclSuccess ? comm->Begun() : queued;
+  return comm->Begin([=, bytes = count * sextant::emulation::SizeOf(type)] {
+    const bool capturing = stream->capture != nullptr;
+    const ncclResult_t connected =
+        sextant::emulation::Connect(*work->member, capturing, {sextant::emulation::WayOf(bytes)});
+    if (connected != ncclSuccess) return connected;
+    work->call = {count, type, capturing ? ++work->member->captured : 0};
+    return sextant::emulation::Queue(stream, work);
+  });
 }
 
 ncclResult_t ncclSend(const void* send, size_t count, ncclDataType_t type, int peer, ncclComm_t comm,
@@ -389,8 +444,17 @@ ncclResult_t ncclGroupEnd() {
   work->member = comm->member;
   work->transfers = std::move(group.transfers);
   group = {};
-  const ncclResult_t queued = sextant::emulation::Queue(stream, std::move(work));
-  return queued == ncclSuccess ? comm->Begun() : queued;
+  return comm->Begin([=] {
+    const bool capturing = stream->capture != nullptr;
+    std::vector<std::string> ways;
+    for (Exchange::Transfer& transfer : work->transfers) {
+      ways.push_back((transfer.is_send ? "to " : "from ") + std::to_string(transfer.peer));
+      auto& captured = transfer.is_send ? work->member->captured_sent : work->member->captured_taken;
+      if (capturing) transfer.captured = ++captured[transfer.peer];
+    }
+    const ncclResult_t connected = sextant::emulation::Connect(*work->member, capturing, ways);
+    return connected == ncclSuccess ? sextant::emulation::Queue(stream, work) : connected;
+  });
 }
 
 }  // extern "C"

@@ -7,6 +7,25 @@
 
 namespace sextant::emulation {
 
+// How NCCL behaves towards captures and callers that do not wait.
+struct NcclRules {
+  // How often ncclCommGetAsyncError answers ncclInProgress before a call has taken effect. Its work is queued
+  // only then, and no other call is taken before.
+  int progress_answers = 2;
+  // A capture does not make connections: what was never used outside of one fails in it. (Real NCCL may be
+  // able to, or not: it depends on the transport.)
+  bool refuse_first_use_in_capture = true;
+  // Nothing can be captured: nowhere, or by one rank.
+  bool refuse_captures = false;
+  int refusing_rank = -1;
+  // What was captured never ends, except by an abort.
+  bool replays_hang = false;
+  // ncclCommAbort never returns.
+  bool aborts_hang = false;
+};
+// Of the whole process, from now on.
+void SetNcclRules(const NcclRules& rules);
+
 // Communicators of this process that were neither destroyed nor aborted.
 int LiveNcclCommunicators();
 

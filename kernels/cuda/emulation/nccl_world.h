@@ -17,6 +17,9 @@ inline constexpr int kNcclMaxRanks = 8;
 struct NcclCall {
   uint64_t count = 0;
   int type = 0;
+  // Captured calls of this communicator up to this one; 0: not captured. Whether a call is captured, and in
+  // which capture, must be the same on all ranks.
+  uint64_t captured = 0;
 };
 
 struct NcclRankState {
@@ -26,6 +29,7 @@ struct NcclRankState {
   // Messages to each peer that were put into the box, and taken out by the peer.
   std::atomic<uint64_t> sent[kNcclMaxRanks], taken[kNcclMaxRanks];
   uint64_t message_bytes[kNcclMaxRanks];
+  uint64_t message_captured[kNcclMaxRanks];  // as of NcclCall, of the messages to this peer
 };
 
 struct NcclHeader {

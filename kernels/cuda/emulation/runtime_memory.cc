@@ -142,6 +142,29 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   return error == cudaSuccess && to_pageable ? cudaStreamSynchronize(stream) : error;
 }
 
+// Between places of devices only.
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (width > to_pitch || width > from_pitch) return Report(cudaErrorInvalidValue);
+  if (width == 0 || height == 0) return cudaSuccess;
+  Runtime& runtime = Runtime::Get();
+  {
+    const std::lock_guard lock(runtime.mutex);
+    if (kind != cudaMemcpyDeviceToDevice || !runtime.IsDevice(from) || !runtime.IsDevice(to))
+      return Report(cudaErrorInvalidValue);
+    CheckRange(runtime, from, (height - 1) * from_pitch + width);
+    CheckRange(runtime, to, (height - 1) * to_pitch + width);
+  }
+  Operation operation;
+  operation.run = [=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memmove(static_cast<char*>(to) + row * to_pitch, static_cast<const char*>(from) + row * from_pitch,
+                   width);
+    }
+  };
+  return runtime.Enqueue(stream, std::move(operation));
+}
+
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
   Runtime& runtime = Runtime::Get();
   {

@@ -1,0 +1,41 @@
+// What ranks agree on before they load.
+#include "services/shard_worker/group_plan.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/error.h"
+#include "common/collective/shm_plan_channel.h"
+#include "common/collective/test_group.h"
+
+namespace sextant {
+namespace {
+
+constexpr absl::Duration kLong = absl::Seconds(20);
+
+TEST(GroupPlanTest, EveryRankPlansWithTheLeastMemoryInWholeMebibytes) {
+  RunGroup(RankKind::kThreads, 3, [](GroupMemory& memory, int rank) -> std::string {
+    ShmPlanChannel channel(memory, rank);
+    // 24, 80 and 48 GB, none of them whole MiB.
+    const int64_t bytes[] = {24'000'000'001, 80'000'000'001, 48'000'000'001};
+    const auto least = LeastMemory(channel, bytes[rank], kLong);
+    if (!least.ok()) return least.status().ToString();
+    return *least == bytes[0] / (1 << 20) * (1 << 20) ? "" : absl::StrCat("planned with ", *least);
+  });
+}
+
+TEST(GroupPlanTest, RanksThatDifferAreAllRefused) {
+  for (const bool alike : {true, false}) {
+    RunGroup(RankKind::kThreads, 3, [alike](GroupMemory& memory, int rank) -> std::string {
+      ShmPlanChannel channel(memory, rank);
+      const std::string description = !alike && rank == 2 ? "rows 64" : "rows 512";
+      const absl::Status status = CheckAlike(channel, description, kLong);
+      return ErrorReason(status) == (alike ? "" : "FLAG_INVALID") ? "" : status.ToString();
+    });
+  }
+}
+
+}  // namespace
+}  // namespace sextant
