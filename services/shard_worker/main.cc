@@ -27,6 +27,7 @@ absl::Status Supervise(const WorkerConfig& config, std::vector<std::string> argu
   options.nodes.token = config.group_token;
   options.first_rank = RanksBefore(config, config.node);
   options.rank_count = RanksBefore(config, config.node + 1) - options.first_rank;
+  options.group_size = config.rank_count;
   options.program = "/proc/self/exe";
   options.arguments = std::move(arguments);
   options.drain = config.drain + absl::Seconds(5);
@@ -60,6 +61,12 @@ int main(int argc, char** argv) {
     status = config.status();
   }
   if (status.ok()) return 0;
-  sextant::LogError("ended", {{"status", status}});
+  if (config.ok() && config->rank >= 0) {
+    sextant::LogError("a rank ended", {{"rank", absl::StrCat(config->rank, " of ", config->rank_count)},
+                                       {"host", absl::StrCat(config->node, " of ", config->node_count)},
+                                       {"status", status}});
+  } else {
+    sextant::LogError("ended", {{"status", status}});
+  }
   return refused ? sextant::kExitRefused : 1;
 }

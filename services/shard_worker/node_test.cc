@@ -20,54 +20,14 @@
 #include "absl/time/clock.h"
 #include "common/base/error.h"
 #include "services/shard_worker/supervisor.h"
+#include "services/shard_worker/testing/host_network.h"
+#include "services/shard_worker/testing/shell_ranks.h"
 
 namespace sextant {
 namespace {
 
 constexpr absl::Duration kLong = absl::Seconds(30);
 constexpr char kToken[] = "the token of this test";
-
-bool Succeeds(const std::string& command) { return std::system(absl::StrCat(command, " >&2").c_str()) == 0; }
-
-// Two network namespaces joined by a cable: 10.79.0.1 in the first, 10.79.0.2 in the second.
-class Network {
- public:
-  explicit Network(const std::string& name) : names_{name + "-a", name + "-b"} {
-    if (geteuid() != 0) return;
-    made_ = Succeeds(absl::StrCat("ip netns add ", names_[0], " && ip netns add ", names_[1],
-                                  " && ip link add ve0 netns ", names_[0], " type veth peer name ve1 netns ",
-                                  names_[1]));
-    for (int node = 0; node < 2 && made_; ++node) {
-      const std::string in = absl::StrCat("ip -n ", names_[node], " ");
-      made_ = Succeeds(absl::StrCat(in, "addr add 10.79.0.", node + 1, "/24 dev ve", node, " && ", in,
-                                    "link set ve", node, " up && ", in, "link set lo up"));
-    }
-  }
-  ~Network() {
-    for (const std::string& name : names_) {
-      if (geteuid() == 0) Succeeds(absl::StrCat("ip netns del ", name));
-    }
-  }
-  bool made() const { return made_; }
-  // Pulls the cable, or puts it back: nothing is closed, nothing arrives.
-  void SetCable(bool up) const {
-    EXPECT_TRUE(Succeeds(absl::StrCat("ip -n ", names_[1], " link set ve1 ", up ? "up" : "down")));
-  }
-  // Moves the calling process into a node's namespace.
-  bool Enter(int node) const;
-
- private:
-  std::string names_[2];
-  bool made_ = false;
-};
-
-bool Network::Enter(int node) const {
-  std::FILE* const file = std::fopen(absl::StrCat("/var/run/netns/", names_[node]).c_str(), "re");
-  if (file == nullptr) return false;
-  const bool entered = setns(fileno(file), CLONE_NEWNET) == 0;
-  std::fclose(file);
-  return entered;
-}
 
 // The parameter: whether the hosts are network namespaces of their own, or share the loopback.
 class NodesTest : public ::testing::TestWithParam<bool> {
@@ -77,7 +37,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     ASSERT_NE(mkdtemp(pattern), nullptr);
     folder_ = pattern;
     if (!GetParam()) return;
-    network_ = std::make_unique<Network>(absl::StrCat("sxnode", getpid()));
+    network_ = std::make_unique<HostNetwork>(absl::StrCat("sxnode", getpid()));
     if (!network_->made()) {
       GTEST_SKIP() << "network namespaces cannot be made here (root, and `ip netns`, are needed)";
     }
@@ -103,21 +63,14 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     if (network_ != nullptr && !network_->Enter(node)) _exit(99);
     if (std::freopen(LogOf(node).c_str(), "a", stderr) == nullptr) _exit(98);
     ShutdownSignal shutdown;
-    SupervisorOptions options;
+    SupervisorOptions options = ShellRanks(folder_, script);
     options.first_rank = 2 * node;
     options.rank_count = 2;
+    options.group_size = 4;
     options.nodes = {.node = node, .node_count = 2};
-    options.nodes.leader = {network_ != nullptr ? "10.79.0.1" : "127.0.0.1", port_};
+    options.nodes.leader = {network_ != nullptr ? HostNetwork::AddressOf(0) : "127.0.0.1", port_};
     options.nodes.token = token;
     options.nodes.link = {.heartbeat = absl::Milliseconds(100), .silence = absl::Milliseconds(1500)};
-    options.program = "/bin/sh";
-    options.arguments = {
-        "-c",
-        absl::StrCat("r=${1#--rank=}; e=${2#--epoch=}; echo $$ > ", folder_, "/part-$e-$r; mv ", folder_,
-                     "/part-$e-$r ", folder_, "/rank-$e-$r; ", script),
-        "rank"};
-    options.farewell = absl::Milliseconds(50);
-    options.first_backoff = absl::Milliseconds(10);
     options.drain = drain_;
     const absl::Status status = Supervisor(std::move(options), shutdown).Run();
     std::ofstream(absl::StrCat(folder_, "/end-", node)) << (status.ok() ? "OK" : ErrorReason(status));
@@ -158,31 +111,11 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     return true;
   }
 
-  std::map<int64_t, std::map<int, pid_t>> Groups() const {
-    std::map<int64_t, std::map<int, pid_t>> groups;
-    for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-      int64_t epoch;
-      int rank;
-      pid_t pid;
-      if (std::sscanf(entry.path().filename().c_str(), "rank-%ld-%d", &epoch, &rank) != 2) continue;
-      if (std::ifstream(entry.path()) >> pid) groups[epoch][rank] = pid;
-    }
-    return groups;
-  }
-
   // Process ids of the ranks 0..3 of the first whole group after epoch `after`, which is set to its epoch.
   std::map<int, pid_t> WaitForGroup(int64_t& after) {
     std::map<int, pid_t> found;
-    EXPECT_TRUE(WaitUntil([&] {
-      for (const auto& [epoch, pids] : Groups()) {
-        if (epoch <= after || pids.size() != 4) continue;
-        after = epoch;
-        found = pids;
-        return true;
-      }
-      return false;
-    })) << "no whole group after epoch "
-        << after;
+    EXPECT_TRUE(WaitUntil([&] { return !(found = GroupAfter(folder_, 4, after)).empty(); }))
+        << "no whole group after epoch " << after;
     return found;
   }
   static void ExpectDead(const std::map<int, pid_t>& ranks) {
@@ -192,7 +125,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
   }
 
   std::string folder_;
-  std::unique_ptr<Network> network_;
+  std::unique_ptr<HostNetwork> network_;
   std::map<int, pid_t> nodes_;
   absl::Duration drain_ = absl::Milliseconds(100);
   const int port_ = 23000 + getpid() % 1000;

@@ -189,9 +189,8 @@ absl::StatusOr<pid_t> Supervisor::StartRank(int rank) {
   // What ps shows; the program itself is one file for all.
   const NodeOptions& nodes = options_.nodes;
   std::vector<std::string> arguments = {
-      nodes.node_count == 1 ? absl::StrCat("shard_worker rank ", rank, "/", options_.rank_count)
-                            : absl::StrCat("shard_worker rank ", options_.first_rank + rank, " host ",
-                                           nodes.node, "/", nodes.node_count)};
+      absl::StrCat("shard_worker rank ", options_.first_rank + rank, "/", options_.group_size)};
+  if (nodes.node_count > 1) absl::StrAppend(&arguments[0], " host ", nodes.node, "/", nodes.node_count);
   arguments.insert(arguments.end(), options_.arguments.begin(), options_.arguments.end());
   arguments.push_back(absl::StrCat("--rank=", options_.first_rank + rank));
   arguments.push_back(absl::StrCat("--epoch=", epoch_));
@@ -278,7 +277,10 @@ bool Supervisor::Reap() {
     if (WIFEXITED(status) && WEXITSTATUS(status) == kExitRefused) refused_ = true;
     if (status != 0)
       LogWarning("a rank ended",
-                 {{"rank", options_.first_rank + rank}, {"pid", child.pid}, {"how", Ending(status)}});
+                 {{"rank", absl::StrCat(options_.first_rank + rank, " of ", options_.group_size)},
+                  {"host", absl::StrCat(options_.nodes.node, " of ", options_.nodes.node_count)},
+                  {"pid", child.pid},
+                  {"how", Ending(status)}});
   }
   return lost;
 }

@@ -26,6 +26,7 @@ inline constexpr int kExitRefused = 3;
 struct SupervisorOptions {
   int rank_count = 1;  // of this host
   int first_rank = 0;  // of this host
+  int group_size = 1;  // ranks of all hosts
   // The hosts of the group.
   NodeOptions nodes;
   // Program and flags of every rank; the rank's own flags are appended.

@@ -7,14 +7,12 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
-#include <map>
-#include <sstream>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/base/error.h"
+#include "services/shard_worker/testing/shell_ranks.h"
 
 namespace sextant {
 namespace {
@@ -30,43 +28,20 @@ class SupervisorTest : public ::testing::Test {
   }
   void TearDown() override { std::filesystem::remove_all(folder_); }
 
-  // Ranks run `script` by the shell: $1 is --rank=R, $2 --epoch=E. Each first leaves its process id in
-  // rank-EPOCH-RANK.
-  SupervisorOptions Options(int ranks, const std::string& script) {
-    SupervisorOptions options;
-    options.rank_count = ranks;
-    options.program = "/bin/sh";
-    options.arguments = {
-        "-c",
-        absl::StrCat("r=${1#--rank=}; e=${2#--epoch=}; echo $$ > ", folder_, "/part-$e-$r; mv ", folder_,
-                     "/part-$e-$r ", folder_, "/rank-$e-$r; ", script),
-        "rank"};
-    options.farewell = absl::Milliseconds(50);
-    options.first_backoff = absl::Milliseconds(10);
+  SupervisorOptions Options(int ranks, const std::string& script) const {
+    SupervisorOptions options = ShellRanks(folder_, script);
+    options.rank_count = options.group_size = ranks;
     options.drain = absl::Seconds(5);
     return options;
   }
 
-  // Process ids of the newest epoch in which `ranks` ranks have started and which is later than `after`; by
-  // rank.
-  std::vector<pid_t> WaitForGroup(size_t ranks, int64_t& epoch) {
+  // Process ids, by rank, of the first group of `ranks` ranks after `epoch`, which is set to its epoch.
+  std::vector<pid_t> WaitForGroup(size_t ranks, int64_t& epoch) const {
     const absl::Time deadline = absl::Now() + kLong;
     while (absl::Now() < deadline) {
-      std::map<int64_t, std::map<int, pid_t>> groups;
-      for (const auto& entry : std::filesystem::directory_iterator(folder_)) {
-        int64_t e;
-        int r;
-        pid_t pid;
-        if (std::sscanf(entry.path().filename().c_str(), "rank-%ld-%d", &e, &r) != 2) continue;
-        if (std::ifstream(entry.path()) >> pid) groups[e][r] = pid;
-      }
-      for (const auto& [e, pids] : groups) {
-        if (e <= epoch || pids.size() != ranks) continue;
-        epoch = e;
-        std::vector<pid_t> result;
-        for (const auto& [r, pid] : pids) result.push_back(pid);
-        return result;
-      }
+      std::vector<pid_t> pids;
+      for (const auto& [rank, pid] : GroupAfter(folder_, ranks, epoch)) pids.push_back(pid);
+      if (!pids.empty()) return pids;
       std::this_thread::yield();
     }
     ADD_FAILURE() << "no group after epoch " << epoch;
