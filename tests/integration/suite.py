@@ -47,6 +47,14 @@ def free_base_port(first: int, further: tuple[int, ...] = ()) -> int:
     raise RuntimeError("no free ports")
 
 
+def emulated_binaries(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.Path:
+    """Puts the suite's binaries into `folder`; those of `names` compute on emulated GPUs if --device says cuda."""
+    for name in ("gateway", "capture", "steering_registry", "shard_worker", "lens_decoder"):
+        built = ROOT / "build/tests" / f"{name}_emulated" if name in names else ROOT / "build/bin" / name
+        (folder / name).symlink_to(built)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def make_cluster(tmp_path_factory):
     """make_cluster(model, ranks=..., decoders=..., extra=...) starts a suite that is stopped after the session."""

@@ -5,22 +5,17 @@ import pathlib
 import numpy
 import pytest
 import sextant
-from suite import MODELS, ROOT, free_base_port  # First: it finds cluster.
+from suite import MODELS, emulated_binaries, free_base_port  # First: it finds cluster.
 
 from cluster import Cluster
 
-BUILT = ROOT / "build"
 EMULATED = ("shard_worker", "lens_decoder")
 
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
     """Tiny Llama-3.1, fp32, two ranks on two emulated GPUs, the lens decoder on a third."""
-    binaries = tmp_path_factory.mktemp("bin")
-    for name in ("gateway", "capture", "steering_registry"):
-        (binaries / name).symlink_to(BUILT / "bin" / name)
-    for name in EMULATED:
-        (binaries / name).symlink_to(BUILT / "tests" / f"{name}_emulated")
+    binaries = emulated_binaries(tmp_path_factory.mktemp("bin"), EMULATED)
     cluster = Cluster(tmp_path_factory.mktemp("cluster"), binaries, free_base_port(33500))
     # Overrides what `up` passes: it counts real GPUs.
     extra = {"shard_worker": ["--device=cuda:0", "--kv_cache_mb=8"], "lens_decoder": ["--device=cuda:2"]}
