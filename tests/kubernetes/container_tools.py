@@ -6,9 +6,12 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BASE_IMAGE = "localhost/debian:bookworm-slim"
+CUDA_IMAGE = "localhost/cuda:13.0"
+TOOLKIT = pathlib.Path("/usr/local/cuda-13.0")
 # By target of deploy/Dockerfile.
 IMAGES = {"cpu": "localhost/sextant:0.1.0", "gpu": "localhost/sextant-gpu:0.1.0"}
 # crun, podman's default, may not raise limits in every machine; runc takes them as they are.
@@ -32,6 +35,14 @@ def missing() -> str | None:
         return "building and playing containers needs root"
     absent = [name for name in ("buildah", "podman", "runc", "debootstrap") if shutil.which(name) is None]
     return f"not installed: {', '.join(absent)} (deploy/setup packages containers)" if absent else None
+
+
+def missing_toolkit() -> str | None:
+    """Why there is nothing here to make the stand-in for NVIDIA's image of, or None."""
+    nccl = [TOOLKIT / "lib64/libnccl.so.2", pathlib.Path("/usr/lib/x86_64-linux-gnu/libnccl.so.2")]
+    absent = [str(path) for path in (TOOLKIT / "bin/nvcc", TOOLKIT / "lib64/libcublasLt.so.13") if not path.exists()]
+    absent += [] if any(path.exists() for path in nccl) else [f"{nccl[0]} or {nccl[1]}"]
+    return f"no CUDA 13.0 toolkit with NCCL on this machine: there is no {', no '.join(absent)}" if absent else None
 
 
 class ContainerTools:
@@ -65,7 +76,11 @@ class ContainerTools:
 
     def make_base(self) -> None:
         """The image that stands for debian:bookworm-slim, out of this machine's apt mirror."""
-        self._run([str(pathlib.Path(__file__).parent / "base_image"), *self.storage], timeout_s=600)
+        self._run([str(pathlib.Path(__file__).parent / "base_image"), *self.storage], timeout_s=1800)
+
+    def make_cuda(self) -> None:
+        """The image that stands for NVIDIA's, out of this machine's toolkit."""
+        self._run([str(pathlib.Path(__file__).parent / "cuda_image"), str(TOOLKIT), *self.storage], timeout_s=600)
 
     def build(self, target: str, name: str, arguments: dict[str, str]) -> None:
         """Builds a target of deploy/Dockerfile; the whole output is in `folder`/build-TARGET.log."""
@@ -77,12 +92,18 @@ class ContainerTools:
         self._run(["buildah", *self.storage, "bud", "--isolation", "chroot", "--format", "docker", "--layers", "--pull-never", *options, "--target", target,
                    "-f", str(ROOT / "deploy/Dockerfile"), "-t", name, str(ROOT)], timeout_s=3600, log=self.folder / f"build-{target}.log")
 
+    def build_and_tell(self, target: str, arguments: dict[str, str]) -> None:
+        """Builds a target under its usual name; prints time and size."""
+        start = time.monotonic()
+        self.build(target, IMAGES[target], arguments)
+        print(f"\n{target} image: {time.monotonic() - start:.0f} s, {self.image_bytes(IMAGES[target]) / 1e6:.0f} MB")
+
     def image_bytes(self, name: str) -> int:
         return json.loads(self.podman("image", "inspect", name))[0]["Size"]
 
 
 def main() -> int:
-    """Builds the image of a target by hand: python tests/kubernetes/container_tools.py [cpu|gpu]."""
+    """Builds the image of a target by hand: python tests/kubernetes/container_tools.py [cpu|gpu] [ARG=VALUE]..."""
     reason = missing()
     if reason:
         print(reason, file=sys.stderr)
@@ -91,9 +112,11 @@ def main() -> int:
     tools = ContainerTools(ROOT / "build/containers")
     if not tools.has_image(BASE_IMAGE):
         tools.make_base()
-    name = IMAGES[target]
-    tools.build(target, name, {"BASE": BASE_IMAGE} | dict(pair.split("=", 1) for pair in sys.argv[2:]))
-    print(f"{name}: {tools.image_bytes(name) / 1e6:.0f} MB")
+    arguments = {"BASE": BASE_IMAGE} | dict(pair.split("=", 1) for pair in sys.argv[2:])
+    if target == "gpu" and "CUDA" not in arguments and not missing_toolkit():
+        tools.make_cuda()
+        arguments["CUDA"] = CUDA_IMAGE
+    tools.build_and_tell(target, arguments)
     return 0
 
 

@@ -32,7 +32,7 @@ def test_every_stage_that_runs_is_not_root() -> None:
         base, _, name = stage.splitlines()[0].partition(" AS ")
         own = [line.split()[1] for line in stage.splitlines() if line.startswith("USER ")]
         users[name] = own[-1] if own else users.get(base, "root")
-    for target in ("cpu",):
+    for target in ("cpu", "gpu"):
         assert users[target] == "10001:10001", users
 
 

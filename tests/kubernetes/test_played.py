@@ -9,33 +9,20 @@ import pathlib
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import exposition
 import pytest
-import sextant
 import yaml
 from adapt import Adapter, PlayedPod
-from container_tools import BASE_IMAGE, IMAGES, ROOT, ContainerTools, missing
+from container_tools import ContainerTools
 from manifests import K8S, render
+from outside import MODEL, check_capital, check_readings, generate, wait_until
 
 NETWORK = "sextant-played"
 SUBNET = ipaddress.IPv4Network("10.127.70.0/24")
-MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 # From the right of the suite to its left, so that little is asked for in vain.
 ORDER = ["steering-registry", "capture", "shard-worker", "lens-decoder", "gateway"]
-
-pytestmark = pytest.mark.skipif(os.environ.get("SEXTANT_TEST_SET") != "long", reason="containers are built and played in tests/run --long")
-
-
-def wait_until(what: str, true: Callable[[], bool], timeout_s: float) -> float:
-    """Seconds until `true()`."""
-    start = time.monotonic()
-    while not true():
-        if time.monotonic() - start > timeout_s:
-            pytest.fail(f"not within {timeout_s:.0f} s: {what}")
-        time.sleep(0.2)
-    return time.monotonic() - start
 
 
 def answers(pod: PlayedPod, probe: str) -> bool:
@@ -66,6 +53,10 @@ class Played:
         self.tools.podman("kube", "down", self._file(pod))
         del self.pods[pod.name]
 
+    def gateway(self, name: str = "gateway-0") -> str:
+        """Its address."""
+        return f"{self.pods[name].address}:7700"
+
     def inspect(self, pod: PlayedPod, form: str) -> str:
         container = pod.documents[-1]["spec"]["containers"][0]["name"]
         return self.tools.podman("inspect", f"--format={{{{{form}}}}}", f"{pod.name}-{container}").strip()
@@ -84,20 +75,7 @@ def metric(pod: PlayedPod, name: str) -> float:
 
 
 @pytest.fixture(scope="module")
-def played() -> Iterator[Played]:
-    reason = missing()
-    if reason:
-        pytest.skip(reason)
-    if not MODEL.exists():
-        pytest.skip(f"no model at {MODEL}: deploy/setup model")
-    tools = ContainerTools(ROOT / "build/containers")
-    start = time.monotonic()
-    tools.make_base()
-    print(f"\nbase image: {time.monotonic() - start:.0f} s, {tools.image_bytes(BASE_IMAGE) / 1e6:.0f} MB")
-    start = time.monotonic()
-    image = IMAGES["cpu"]
-    tools.build("cpu", image, {"BASE": BASE_IMAGE})
-    print(f"cpu image: {time.monotonic() - start:.0f} s, {tools.image_bytes(image) / 1e6:.0f} MB")
+def played(tools: ContainerTools, cpu_image: str) -> Iterator[Played]:
     adapter = Adapter(render(K8S / "overlays/cpu"), SUBNET, MODEL.parent)
     # What an interrupted run has left.
     tools.podman("pod", "rm", "--all", "--force", "--time", "1")
@@ -114,21 +92,6 @@ def played() -> Iterator[Played]:
         tools.podman("pod", "rm", "--all", "--force", "--time", "20", timeout_s=300)
         tools.podman("volume", "prune", "--force")
         tools.podman("network", "rm", "--force", NETWORK)
-
-
-def generate(played: Played, gateway: str = "gateway-0", prompt: str = "The capital of France is") -> sextant.Generation:
-    with sextant.Client(f"{played.pods[gateway].address}:7700") as client:
-        out = client.generate(prompt, max_new_tokens=8, lens=sextant.Lens(top_k=3), timeout=120)
-        assert out.lens is not None  # waits for the last reading
-        return out
-
-
-def check_readings(out: sextant.Generation) -> None:
-    """Every position has a reading at every layer."""
-    readings = out.lens
-    positions = len(out.prompt_token_ids) + len(out.token_ids) - 1
-    assert readings.top_ids.shape[2] == positions
-    assert (readings.top_ids >= 0).all() and (readings.entropy > 0).all()
 
 
 def test_every_pod_becomes_ready(played) -> None:
@@ -154,11 +117,7 @@ def test_containers_are_as_the_manifests_say(played) -> None:
 
 @pytest.mark.parametrize("gateway", ["gateway-0", "gateway-1"])
 def test_a_client_outside_gets_readings(played, gateway: str) -> None:
-    out = generate(played, gateway)
-    assert "Paris" in out.text
-    check_readings(out)
-    # The last layer foresees the first token.
-    assert out.lens.top_ids[0, -1, len(out.prompt_token_ids) - 1, 0] == out.token_ids[0]
+    check_capital(generate(played.gateway(gateway)))
 
 
 def test_a_decoder_pod_comes_and_goes(played) -> None:
@@ -169,12 +128,12 @@ def test_a_decoder_pod_comes_and_goes(played) -> None:
 
     def second_has_worked() -> bool:
         # Many more rows than one decoder holds at a time.
-        check_readings(generate(played, prompt="The capital of France is Paris. " * 40))
+        check_readings(generate(played.gateway(), prompt="The capital of France is Paris. " * 40))
         return metric(second, "sextant_lens_rows_total") > 0
 
     wait_until("the second decoder gets work", second_has_worked, 120)
     played.stop(second)
-    check_readings(generate(played))
+    check_readings(generate(played.gateway()))
 
 
 def test_an_engine_that_is_killed_comes_back(played) -> None:
@@ -188,4 +147,4 @@ def test_an_engine_that_is_killed_comes_back(played) -> None:
         wait_until(f"{gateway} is ready again", lambda gateway=gateway: answers(played.pods[gateway], "readinessProbe"), 60)
     print(f"\nthe suite serves again {time.monotonic() - start:.1f} s after an engine was killed", end="")
     assert int(played.inspect(engine, ".State.Pid")) != pid
-    check_readings(generate(played))
+    check_readings(generate(played.gateway()))
