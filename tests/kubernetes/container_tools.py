@@ -11,9 +11,11 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BASE_IMAGE = "localhost/debian:bookworm-slim"
 CUDA_IMAGE = "localhost/cuda:13.0"
+PROMETHEUS_IMAGE = "localhost/prometheus:debian"
 TOOLKIT = pathlib.Path("/usr/local/cuda-13.0")
 # By target of deploy/Dockerfile.
 IMAGES = {"cpu": "localhost/sextant:0.1.0", "gpu": "localhost/sextant-gpu:0.1.0"}
+PODMAN_COMPOSE = pathlib.Path(sys.executable).parent / "podman-compose"
 # crun, podman's default, may not raise limits in every machine; runc takes them as they are.
 SETTINGS = """\
 [containers]
@@ -53,30 +55,42 @@ class ContainerTools:
         self.folder = folder
         (folder / "containers.conf").write_text(SETTINGS)
         self.storage = ["--root", str(folder / "storage"), "--runroot", str(folder / "run")]
-        self.environment = os.environ | {"CONTAINERS_CONF": str(folder / "containers.conf")}
+        # Without systemd's timers whoever wants to know asks: podman healthcheck run.
+        self.environment = os.environ | {"CONTAINERS_CONF": str(folder / "containers.conf"), "DISABLE_HC_SYSTEMD": "true"}
+        self.networks = ["--network-config-dir", str(folder / "networks")]
 
-    def _run(self, command: list[str], timeout_s: float, log: pathlib.Path | None = None) -> str:
+    def _run(self, command: list[str], timeout_s: float, log: pathlib.Path | None = None, variables: dict[str, str] | None = None) -> str:
+        environment = self.environment | (variables or {})
         if log is not None:
             with open(log, "w") as out:
-                code = subprocess.run(command, env=self.environment, stdout=out, stderr=out, timeout=timeout_s).returncode
+                code = subprocess.run(command, env=environment, stdout=out, stderr=out, timeout=timeout_s).returncode
             output = error = log.read_text(errors="replace")
         else:
-            result = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=timeout_s)
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
             code, output, error = result.returncode, result.stdout, result.stderr
         if code != 0:
             raise ContainerError(f"{' '.join(command)}: exit status {code}\n" + "\n".join(error.splitlines()[-25:]))
         return output
 
     def podman(self, *arguments: str, timeout_s: float = 120) -> str:
-        return self._run(["podman", *self.storage, "--network-config-dir", str(self.folder / "networks"), *arguments], timeout_s)
+        return self._run(["podman", *self.storage, *self.networks, *arguments], timeout_s)
 
     def has_image(self, name: str) -> bool:
         command = ["podman", *self.storage, "image", "exists", name]
         return subprocess.run(command, env=self.environment, timeout=60).returncode == 0
 
+    def compose(self, variables: dict[str, str], files: list[pathlib.Path], *arguments: str, timeout_s: float = 300) -> str:
+        """podman-compose with these variables for its files."""
+        options = [f"--podman-args={' '.join([*self.storage, *self.networks])}", *(f"--file={file}" for file in files)]
+        return self._run([str(PODMAN_COMPOSE), *options, *arguments], timeout_s, variables=variables)
+
     def make_base(self) -> None:
         """The image that stands for debian:bookworm-slim, out of this machine's apt mirror."""
         self._run([str(pathlib.Path(__file__).parent / "base_image"), *self.storage], timeout_s=1800)
+
+    def make_prometheus(self) -> None:
+        """The image that stands for Prometheus', out of this machine's package."""
+        self._run([str(pathlib.Path(__file__).parent / "prometheus_image"), *self.storage], timeout_s=600)
 
     def make_cuda(self) -> None:
         """The image that stands for NVIDIA's, out of this machine's toolkit."""

@@ -38,7 +38,10 @@ def problems(compose: dict, scrapes: dict) -> list[str]:
     found = [f"{e.json_path}: {e.message}" for e in jsonschema.Draft202012Validator(FIXTURES["compose"]).iter_errors(compose)]
     for name, service in compose["services"].items():
         found += service_problems(name, service, compose)
+    built = [service["image"] for service in compose["services"].values() if "build" in service]
     services = own(compose)
+    if built != list({compose["services"][name]["image"] for name in services}):
+        found.append("the image of our services is not built by exactly one of them")
     if {binary for binary, _, _ in services.values()} != BINARIES:
         found.append("not all five services are there")
     ports: dict[str, set[int]] = {}
@@ -64,7 +67,6 @@ def test_compose() -> None:
     assert not problems(COMPOSE, SCRAPES)
 
 
-
 BROKEN = {
     "unknown key": ("comand", lambda c: c["services"]["gateway"].update(comand=[])),
     "unknown flag": ("no flag --dreams", lambda c: c["services"]["gateway"]["command"].append("--dreams=1")),
@@ -76,6 +78,7 @@ BROKEN = {
     "short grace": ("of grace for a drain", lambda c: c["services"]["capture"].update(stop_grace_period="10s")),
     "nothing to mount": ("there is no ./dashboards", lambda c: c["services"]["grafana"]["volumes"].append("./dashboards:/d:ro")),
     "undeclared volume": ("is not declared", lambda c: c["volumes"].pop("captures")),
+    "built twice": ("by exactly one", lambda c: c["services"]["capture"].update(build=c["services"]["gateway"]["build"])),
     "a service is missing": ("not all five", lambda c: c["services"].pop("steering-registry")),
 }
 
