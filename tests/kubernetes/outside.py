@@ -22,7 +22,7 @@ def wait_until(what: str, true: Callable[[], bool], timeout_s: float) -> float:
 
 def generate(gateway: str, prompt: str = "The capital of France is") -> sextant.Generation:
     with sextant.Client(gateway) as client:
-        out = client.generate(prompt, max_new_tokens=8, lens=sextant.Lens(top_k=3), timeout=120)
+        out = client.generate(prompt, max_new_tokens=8, lens=sextant.Lens(top_k=3), timeout=300)
         assert out.lens is not None  # waits for the last reading
         return out
 
