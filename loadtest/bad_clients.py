@@ -11,9 +11,10 @@ TIMEOUT_S = 60
 # Each a connection of its own; otherwise gRPC would share one.
 ALONE = [("grpc.use_local_subchannel_pool", 1)]
 GENERATE = "/sextant.v1.InferenceService/Generate"
-# Expected of a refusal; anything else is a fault of the suite. A suite that is full refuses anybody.
-FULL = grpc.StatusCode.RESOURCE_EXHAUSTED
-REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, FULL}
+# A suite that is full, or on a machine that stalls, may refuse anybody.
+BUSY = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+# Expected of a refusal; anything else is a fault of the suite.
+REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND} | BUSY
 
 
 class Unexpected(Exception):
@@ -34,7 +35,7 @@ def _begin(channel: grpc.Channel) -> grpc.Call:
         for _ in itertools.islice(call, 2):
             pass
     except grpc.RpcError as error:
-        if error.code() != FULL:
+        if error.code() not in BUSY:
             raise
     return call
 
