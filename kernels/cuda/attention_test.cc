@@ -68,6 +68,17 @@ class AttentionCase {
   int64_t Width() const { return int64_t{shape_.q_heads} * shape_.head_dim; }
   float Scale() const { return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
+  // Makes the key at `position` of the row's sequence point where the row's first query does, far out: their
+  // score lies by hundreds above the others.
+  void Answer(int64_t row, int32_t position) {
+    const int64_t table = sequences_[static_cast<size_t>(row)] * table_stride_;
+    const int64_t block = tables_[static_cast<size_t>(table + position / shape_.block_size)];
+    const int64_t key = (block * shape_.block_size + position % shape_.block_size) * shape_.kv_heads;
+    const Tensor from = {queries_.data(), shape_.dtype, rows(), shape_.head_dim, QStride()};
+    const Tensor to = {keys_.data(), shape_.dtype, key + 1, shape_.head_dim, shape_.head_dim};
+    for (int64_t d = 0; d < shape_.head_dim; ++d) to.Set(key, d, 24 * from.At(row, d));
+  }
+
   // [rows, Width()]
   std::vector<float> Run(Kernel kernel, int32_t parts = 1, int32_t shift = 0) {
     const TestStream stream;
@@ -228,6 +239,14 @@ TEST(PrefillAttentionTest, MatchesTheOracleInEveryGroupSize) {
   ExpectMatches(Kernel::kPrefill, {.q_heads = 5}, {{3, 14}});
   ExpectMatches(Kernel::kPrefill, {.q_heads = 3, .kv_heads = 3, .head_dim = 64, .block_size = 5}, runs);
   ExpectMatches(Kernel::kPrefill, {.q_heads = 2, .kv_heads = 1, .head_dim = 32, .block_size = 4}, runs);
+}
+
+// In the columns of a tile that are written last: a maximum taken before them would not keep the exponentials
+// small.
+TEST(PrefillAttentionTest, ScoresFarAboveTheOthers) {
+  AttentionCase attention({.q_heads = 1, .head_dim = 64}, {{64, 16}});
+  for (int32_t row = 0; row < 16; ++row) attention.Answer(row, 48 + row);
+  EXPECT_EQ(attention.Difference(attention.Run(Kernel::kPrefill), Kernel::kPrefill), "");
 }
 
 TEST(PrefillAttentionTest, TakesMoreRunsThanOneLaunchHolds) {

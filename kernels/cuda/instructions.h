@@ -39,19 +39,23 @@ class AsyncCopies {
   }
 
   // Waits for all groups of this thread but the last `kLeft`. Other threads need a barrier after it.
+#if defined(__CUDACC__)
   template <int kLeft>
   __device__ void Wait() {
-#if defined(__CUDACC__)
     asm volatile("cp.async.wait_group %0;" ::"n"(kLeft) : "memory");
+  }
 #else
+  template <int kLeft>
+  void Wait(SEXTANT_SITE) {
+    if (emulation::IsDropped(site)) return;
     for (; groups_.size() > kLeft; groups_.erase(groups_.begin())) {
       for (const Copy& copy : groups_.front()) {
         *static_cast<uint4*>(copy.to) =
             copy.from == nullptr ? make_uint4(0, 0, 0, 0) : *static_cast<const uint4*>(copy.from);
       }
     }
-#endif
   }
+#endif
 
 #if !defined(__CUDACC__)
  private:

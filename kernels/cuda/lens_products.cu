@@ -109,11 +109,15 @@ __global__ void __launch_bounds__(kWarps * 32, 2)
       if (r >= count) break;
       const int row = segment.first_slot + slot + r;
       float* out = logprobs + segment.first_tracked + static_cast<int64_t>(slot + r) * id_count + at;
-      if (lane == 0) *out = static_cast<float>(sums[r] - results.log_sum_exps[row]);
-      __syncwarp();  // what is known exactly comes last
+      // What is known exactly is written instead, so that each value has one writer.
+      bool known = false;
       for (int i = lane; i < tile.top_k; i += 32) {
-        if (results.top_ids[row * tile.top_k + i] == id) *out = results.top_logprobs[row * tile.top_k + i];
+        if (results.top_ids[row * tile.top_k + i] != id) continue;
+        known = true;
+        *out = results.top_logprobs[row * tile.top_k + i];
       }
+      known = __any_sync(kFullWarp, known) != 0;
+      if (lane == 0 && !known) *out = static_cast<float>(sums[r] - results.log_sum_exps[row]);
     }
   }
 }

@@ -17,8 +17,10 @@ struct Products {
   float hh, hv, vv;
 };
 
+// A warp's part of each sum. A row's sums are taken in turn, so that between reading one's parts and writing
+// them again lie the barriers of at least two others: none is needed before a sum.
 struct Partials {
-  float hh[kThreads / 32], hv[kThreads / 32], vv[kThreads / 32];
+  float hh[kThreads / 32], hv[kThreads / 32], vv[kThreads / 32], now[kThreads / 32];
 };
 
 __device__ Products Multiply(const float* h, const float* v, int64_t cols, Partials& partials) {
@@ -28,8 +30,6 @@ __device__ Products Multiply(const float* h, const float* v, int64_t cols, Parti
     sums.hv += h[i] * v[i];
     sums.vv += v[i] * v[i];
   }
-  // Earlier sums have been read, and the row is as its last intervention left it.
-  __syncthreads();
   sums.hh = BlockSum<kThreads>(sums.hh, partials.hh);
   sums.hv = BlockSum<kThreads>(sums.hv, partials.hv);
   sums.vv = BlockSum<kThreads>(sums.vv, partials.vv);
@@ -88,8 +88,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     float scale = 1;
     if (item.preserve_norm != 0) {
-      __syncthreads();
-      const float now = BlockSum<kThreads>(squares, partials.hh);
+      const float now = BlockSum<kThreads>(squares, partials.now);
       if (now > 0) scale = sqrtf(products.hh) / sqrtf(now);
     }
     for (int64_t i = threadIdx.x; i < cols; i += kThreads) h[i] = Rounded<T>(h[i] * scale);

@@ -15,6 +15,7 @@
 
 #include "cuda_bf16.h"
 #include "cuda_runtime_api.h"
+#include "kernels/cuda/emulation/dropped.h"
 #include "kernels/cuda/emulation/executor.h"
 
 #define __global__
@@ -39,18 +40,23 @@ inline constexpr int warpSize = 32;
 #define SEXTANT_SITE sextant::emulation::Site site = sextant::emulation::Site::current()
 
 inline void __syncthreads(SEXTANT_SITE) {
+  if (sextant::emulation::IsDropped(site)) return;
   sextant::emulation::Barrier(sextant::emulation::BarrierKind::kPlain, 0, site);
 }
 inline int __syncthreads_count(int predicate, SEXTANT_SITE) {
+  if (sextant::emulation::IsDropped(site)) return predicate != 0 ? 1 : 0;
   return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kCount, predicate, site);
 }
 inline int __syncthreads_and(int predicate, SEXTANT_SITE) {
+  if (sextant::emulation::IsDropped(site)) return predicate;
   return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kAnd, predicate, site);
 }
 inline int __syncthreads_or(int predicate, SEXTANT_SITE) {
+  if (sextant::emulation::IsDropped(site)) return predicate;
   return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kOr, predicate, site);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, SEXTANT_SITE) {
+  if (sextant::emulation::IsDropped(site)) return;
   sextant::emulation::Meet(mask, 0, sextant::emulation::WarpOperation::kSync, site);
 }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }

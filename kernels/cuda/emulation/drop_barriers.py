@@ -1,112 +1,103 @@
 #!/usr/bin/env python3
-"""Deletes barriers and waits, one at a time, and checks that the tests then fail.
+"""Leaves out barriers and waits of the device code, one at a time, and checks that a test then fails.
 
-    kernels/cuda/emulation/drop_barriers.py BUILD_FOLDER [--all] [WORDS...]
+    kernels/cuda/emulation/drop_barriers.py BUILD_FOLDER [--all] [PLACES...]
 
-Each barrier in a .cu file carries a comment that says what it orders; what orders streams in a .cc file says it itself.
-WORDS pick by words of that. Without
---all (or SEXTANT_TEST_SET=long) and WORDS, only the few of SOME. A barrier whose loss no test notices is printed as SURVIVED and ends the run
-with 1, unless NEEDLESS says why it may.
+The emulation leaves out the one it is told of (dropped.h), so nothing is compiled. PLACES pick by parts of
+"norm.cu:32: the line". Without --all (or SEXTANT_TEST_SET=long) and PLACES: one of each file, always the same one.
+Each is tried with the tests of its file, in turn, until one fails; if none does it is printed as SURVIVED, or as NOT REACHED
+when no test came by, and the run ends with 1. A file with barriers and without tests in TESTS is an error.
 """
 import argparse
-import json
 import os
 import pathlib
 import re
-import shlex
 import subprocess
 import sys
-import tempfile
+import time
+import zlib
 
-HERE = pathlib.Path(__file__).resolve().parent
-KERNELS = {  # file: test program and the tests that look at it
-    "attention_decode.cu": ("cuda_attention_test", "DecodeAttentionTest.Matches*"),
-    "attention_prefill.cu": ("cuda_attention_test", "PrefillAttentionTest.Matches*"),
-    "capture_staging.cc": ("cuda_capture_staging_test", "*CaptureStagingTest.R*:*CaptureStagingTest.Small*"),
-    "attention_plain.cu": ("cuda_attention_test", "PlainAttentionTest.*"),
-    "sample.cu": ("cuda_sample_test", "SampleTest.DrawsWhatTheOracleDraws:SampleTest.Ties*"),
-    "lens_stats.cu": ("cuda_lens_test", "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Exact*"),
-    "lens_finish.cu": ("cuda_lens_test", "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Tracked*"),
+FOLDER = pathlib.Path(__file__).resolve().parent.parent
+ATTENTION, LENS, SAMPLE = "cuda_attention_test", "cuda_lens_test", "cuda_sample_test"
+CONTRACT, BACKEND = "cuda_emulated_backend_contract_test", "cuda_device_backend_test"
+TESTS = {  # file: test programs and the tests that look at it
+    "argument_ring.cc": [(BACKEND, "*.ManyMoreRowLists*")],
+    "attention_decode.cu": [(ATTENTION, "DecodeAttentionTest.Matches*")],
+    "attention_plain.cu": [(ATTENTION, "PlainAttentionTest.*")],
+    "attention_prefill.cu": [(ATTENTION, "PrefillAttentionTest.Matches*:*.ScoresFar*")],
+    "capture_staging.cc": [("cuda_capture_staging_test", "*CaptureStagingTest.R*:*CaptureStagingTest.Small*")],
+    "lens.cc": [(LENS, "CudaLensOrderTest.*")],
+    "lens_finish.cu": [(LENS, "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Tracked*")],
+    "lens_stats.cu": [(LENS, "CudaLensTest.MatchesReferenceInF32:CudaLensTest.Exact*")],
+    "reduce.h": [(CONTRACT, "*BackendForwardTest.NormsRows*"), (SAMPLE, "SampleTest.DrawsWhatTheOracleDraws")],
+    "sample.cu": [(SAMPLE, "SampleTest.DrawsWhatTheOracleDraws:SampleTest.Ties*")],
+    "stream.cc": [(CONTRACT, "*BackendOrderTest.*")],
 }
-SOME = ("this tile is here", "the histogram is full", "cudaStreamWaitEvent(computing, free_")
-NEEDLESS = {}
-BARRIER = re.compile(r"^\s*(__sync(?:threads|warp)\(\);|copies\.Wait<0>\(\);)\s*(?://\s*(.*))?$")
-EVENT = re.compile(r"cuda(?:StreamWaitEvent|EventRecord)\([^()]*\)")
+# Places that may be left out, as "file: the line", and why the line is there all the same.
+NEEDLESS = {
+    "lens.cc: SEXTANT_RETURN_IF_ERROR(Check(cudaEventSynchronize(done_)));":
+        "letting go of memory waits for the device here, as it does with drivers, which do not promise it",
+}
+ORDERS = re.compile(r"\b__sync(?:threads|warp)\w*\(|\.Wait<\d+>\(|\bcuda(?:StreamWaitEvent|EventRecord|EventSynchronize)\(")
+SECONDS = 120  # of one run; a barrier that is missed may make a test wait for ever
+NOT_REACHED = 4
 
 
-def barriers(path):
-    """Line numbers of a file's barriers, their comments, and the line without. A wait has the comment of the barrier after it."""
-    lines = path.read_text().splitlines(keepends=True)
-    for number, line in enumerate(lines):
-        if path.suffix == ".cc":
-            if event := EVENT.search(line):
-                yield number, event[0], line.replace(event[0], "cudaSuccess")
-        elif match := BARRIER.match(line):
-            comment = match[2] or "the copies before: " + (BARRIER.match(lines[number + 1]) or [""] * 3)[2]
-            yield number, comment, ""
+def places(path):
+    """(line number, the line) of each barrier and wait of a file."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if ORDERS.search(line.split("//")[0]):
+            yield number, line.strip()
 
 
-class Tests:
-    """Builds a test program with one kernel file replaced, and runs it."""
+def end_of(build, program, wanted, place=None):
+    """The exit code of a test program; None when it did not end in time."""
+    command = [build / "tests" / program, f"--gtest_filter={wanted}", "--gtest_brief=1", *([f"--drop={place}"] if place else [])]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=SECONDS).returncode
+    except subprocess.TimeoutExpired:
+        return None
 
-    def __init__(self, build):
-        self.build = build
-        commands = json.loads((build / "compile_commands.json").read_text())
-        self.compile = {pathlib.Path(c["file"]).name: c for c in commands if "kernels_cuda_emulated" in c["command"]}
-        self.link = {}
 
-    def link_command(self, program):
-        if program not in self.link:
-            out = subprocess.run(["ninja", "-C", self.build, "-t", "commands", program], capture_output=True, text=True, check=True)
-            words = shlex.split(out.stdout.splitlines()[-1])
-            self.link[program] = words[words.index("&&") + 1 : len(words) - words[::-1].index("&&") - 1]
-        return list(self.link[program])
-
-    def fails(self, name, text, folder):
-        """True when the tests of `name` fail with `text` in its place. Raises when that does not build."""
-        source, mutant, program = folder / name, folder / (name + ".o"), folder / "program"
-        source.write_text(text)
-        words = shlex.split(self.compile[name]["command"])
-        words[words.index("-o") + 1] = str(mutant)
-        words[words.index("-c") + 1] = str(source)
-        words = [w for w in words if w not in ("-O2", "-g1")] + ["-O1", "-g0"]
-        subprocess.run(words, cwd=self.compile[name]["directory"], check=True)
-        test, wanted = KERNELS[name]
-        link = self.link_command(test)
-        link[link.index("-o") + 1] = str(program)
-        first_library = next(i for i, word in enumerate(link) if word.endswith(".a"))
-        subprocess.run(link[:first_library] + [str(mutant)] + link[first_library:], cwd=self.build, check=True)
-        run = subprocess.run([program, f"--gtest_filter={wanted}"], capture_output=True, timeout=300)
-        return run.returncode != 0
+def verdict(build, name, number, line):
+    codes = []
+    for program, wanted in TESTS[name]:
+        codes.append(end_of(build, program, wanted, f"{name}:{number}"))
+        if codes[-1] not in (0, NOT_REACHED):
+            return "caught"
+    if f"{name}: {line}" in NEEDLESS:
+        return "needless: " + NEEDLESS[f"{name}: {line}"]
+    return "NOT REACHED" if set(codes) == {NOT_REACHED} else "SURVIVED"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=pathlib.Path)
-    parser.add_argument("words", nargs="*")
+    parser.add_argument("places", nargs="*")
     parser.add_argument("--all", action="store_true")
     arguments = parser.parse_args()
-    tests = Tests(arguments.build.resolve())
     every = arguments.all or os.environ.get("SEXTANT_TEST_SET") == "long"
-    wanted = arguments.words or ([""] if every else SOME)
-    survived, caught = [], 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name in KERNELS:
-            path = HERE.parent / name
-            chosen = [b for b in barriers(path) if any(word in b[1] for word in wanted)]
-            if chosen and tests.fails(name, path.read_text(), pathlib.Path(folder)):
-                sys.exit(f"{name}: its tests fail as it is")
-            for number, comment, without in chosen:
-                lines = path.read_text().splitlines(keepends=True)
-                lines[number] = without
-                if tests.fails(name, "".join(lines), pathlib.Path(folder)):
-                    verdict, caught = "caught", caught + 1
-                else:
-                    verdict = "needless: " + NEEDLESS[name, comment] if (name, comment) in NEEDLESS else "SURVIVED"
-                    survived += [comment] if verdict == "SURVIVED" else []
-                print(f"{name}:{number + 1}: {comment}: {verdict}", flush=True)
-    print(f"{caught} caught, {len(survived)} survived")
-    sys.exit(1 if survived or caught == 0 else 0)
+    missed, caught = [], 0
+    for path in sorted(p for ending in ("cu", "cc", "h") for p in FOLDER.glob(f"*.{ending}")):
+        found = list(places(path))
+        if found and path.name not in TESTS:
+            missed.append(f"{path.name}: has barriers or waits, and no tests here")
+            continue
+        chosen = [p for p in found if any(word in f"{path.name}:{p[0]}: {p[1]}" for word in arguments.places)]
+        if not arguments.places:
+            # By what the line says, so that the choice stays when lines move.
+            chosen = found if every else sorted(found, key=lambda p: zlib.crc32(p[1].encode()))[:1]
+        for program, wanted in TESTS[path.name] if chosen else []:
+            if (code := end_of(arguments.build, program, wanted)) != 0:
+                sys.exit(f"{program} --gtest_filter={wanted} ends with {code} as it is")
+        for number, line in chosen:
+            start = time.monotonic()
+            said = verdict(arguments.build, path.name, number, line)
+            print(f"{path.name}:{number}: {line}: {said} ({time.monotonic() - start:.1f} s)", flush=True)
+            caught += said == "caught"
+            missed += [f"{path.name}:{number}: {line}: {said}"] if said.isupper() else []
+    print("\n".join([*missed, f"{caught} caught, {len(missed)} missed"]))
+    sys.exit(1 if missed or caught == 0 else 0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 // Streams, events, host functions, captures and graphs of the emulated machine.
 #include <algorithm>
 
+#include "kernels/cuda/emulation/dropped.h"
 #include "kernels/cuda/emulation/runtime.h"
 
 namespace sextant::emulation {
@@ -43,6 +44,7 @@ using sextant::emulation::Capture;
 using sextant::emulation::CurrentDevice;
 using sextant::emulation::GraphNodes;
 using sextant::emulation::GraphRun;
+using sextant::emulation::IsDropped;
 using sextant::emulation::Item;
 using sextant::emulation::Lock;
 using sextant::emulation::Operation;
@@ -112,7 +114,8 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   sextant::emulation::Release(event);
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream, std::source_location site) {
+  if (IsDropped(site)) return cudaSuccess;
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
   if (!Usable(stream)) return Report(cudaErrorInvalidResourceHandle);
@@ -130,7 +133,8 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   sextant::emulation::Queue(stream, std::move(item));
   return cudaSuccess;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned, std::source_location site) {
+  if (IsDropped(site)) return cudaSuccess;
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
   if (!Usable(stream)) return Report(cudaErrorInvalidResourceHandle);
@@ -155,7 +159,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   sextant::emulation::Queue(stream, std::move(item));
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+cudaError_t cudaEventSynchronize(cudaEvent_t event, std::source_location site) {
+  if (IsDropped(site)) return cudaSuccess;
   Runtime& runtime = Runtime::Get();
   Lock lock(runtime.mutex);
   if (event->capture != nullptr) return Report(cudaErrorCapturedEvent);

@@ -18,26 +18,29 @@ class LensOnDevice {
  public:
   explicit LensOnDevice(const LensCase& lens_case)
       : lens_case_(lens_case),
-        lens_(MakeLens()),
         head_(HeadBytes(), stream_),
-        norm_(NormWeights(), stream_) {}
+        norm_(NormWeights(), stream_),
+        lens_(MakeLens()) {}
 
   absl::StatusOr<LensResult> TryRun(const LensBatch& batch) {
-    const LensCaseOptions& options = lens_case_.options();
     const auto* rows = batch.rows.As<char>();
     const DeviceArray<char> device_rows(
         std::vector<char>(rows, rows + batch.rows.rows * batch.rows.cols * SizeOf(batch.rows.dtype)),
         stream_);
     LensBatch on_device = batch;
     on_device.rows.data = device_rows.data();
-    const LensHead head = {head_.data(), options.compute, options.vocab, options.hidden, options.hidden};
     LensResult result(batch);
-    const absl::Status status =
-        lens_->Run(on_device, Tensor::Of(norm_.data(), DType::kF32, 1, options.hidden), lens_case_.eps(),
-                   head, result.Output(), stream_);
+    const absl::Status status = Queue(on_device, result.Output(), stream_);
     stream_.Wait();
     if (!status.ok()) return status;
     return result;
+  }
+  // Queues a batch whose rows are on the device.
+  absl::Status Queue(const LensBatch& batch, const LensOutput& output, cudaStream_t stream) {
+    const LensCaseOptions& options = lens_case_.options();
+    const LensHead head = {head_.data(), options.compute, options.vocab, options.hidden, options.hidden};
+    return lens_->Run(batch, Tensor::Of(norm_.data(), DType::kF32, 1, options.hidden), lens_case_.eps(), head,
+                      output, stream);
   }
   LensResult Run(const LensBatch& batch) {
     absl::StatusOr<LensResult> result = TryRun(batch);
@@ -76,9 +79,10 @@ class LensOnDevice {
 
   const LensCase& lens_case_;
   const TestStream stream_;
-  const std::unique_ptr<DeviceLens> lens_;
   const DeviceArray<char> head_;
   const DeviceArray<float> norm_;
+  // Goes first: letting go of memory would wait for its work.
+  const std::unique_ptr<DeviceLens> lens_;
 };
 
 }  // namespace sextant::cuda

@@ -1,8 +1,10 @@
 // The part of the CUDA runtime's host interface that Sextant uses, for building without the toolkit: same
-// names, values and signatures. The emulation defines the functions (../runtime_*.cc).
+// names, values and signatures, but that what orders work says where it was called (../dropped.h). The
+// emulation defines the functions (../runtime_*.cc).
 #pragma once
 
 #include <cstddef>
+#include <source_location>
 
 #include "vector_types.h"
 
@@ -115,12 +117,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags,
+                                std::source_location site = std::source_location::current());
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream,
+                            std::source_location site = std::source_location::current());
 cudaError_t cudaEventQuery(cudaEvent_t event);
-cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventSynchronize(cudaEvent_t event,
+                                 std::source_location site = std::source_location::current());
 cudaError_t cudaLaunchHostFunc(cudaStream_t stream, cudaHostFn_t function, void* data);
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
