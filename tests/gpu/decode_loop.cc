@@ -6,6 +6,7 @@
 
 #include "common/model/lens_head.h"
 #include "kernels/status_macros.h"
+#include "tests/gpu/figures.h"
 #include "tests/gpu/random_model.h"
 
 namespace sextant {
@@ -83,10 +84,12 @@ absl::Status DecodeLoop::Open(int32_t batch) {
   return absl::OkStatus();
 }
 
-StepBatch DecodeLoop::NextBatch(int32_t batch, int32_t step) const {
+StepBatch DecodeLoop::NextBatch(int32_t batch, int32_t step, bool given) const {
   StepBatch next;
   for (int32_t b = 0; b < batch; ++b) {
-    next.token_ids.push_back(step == 0 ? b : static_cast<const int32_t*>(sampled_.data())[b]);
+    const int32_t sampled = step == 0 ? b : static_cast<const int32_t*>(sampled_.data())[b];
+    next.token_ids.push_back(given ? static_cast<int32_t>((7919 * step + 31 * b) % spec_.vocab_size)
+                                   : sampled);
     next.runs.push_back({b, b, 1, context_ + step});
     next.block_tables.push_back(tables_[static_cast<size_t>(b)]);
     next.sampled_rows.push_back(b);
@@ -94,18 +97,54 @@ StepBatch DecodeLoop::NextBatch(int32_t batch, int32_t step) const {
   return next;
 }
 
-absl::Status DecodeLoop::Run(int32_t batch, const RowUse& use) {
+absl::Status DecodeLoop::Decode(int32_t batch, const RowUse& use, bool given,
+                                const std::function<absl::Status(const Tensor& logits)>& after) {
   const Tensor ids = {sampled_.data(), DType::kI32, batch, 1, 1};
   const Tensor logprobs = {ids.As<int32_t>() + batch, DType::kF32, batch, 1, 1};
   for (int32_t step = 0; step < steps_; ++step) {
     Recorder recorder(backend_, spec_, batch, use.sites, (use.lens ? read_rows_ : captured_rows_).data());
     SEXTANT_ASSIGN_OR_RETURN(const Tensor logits,
-                             transformer_->Forward(*stream_, NextBatch(batch, step), recorder));
+                             transformer_->Forward(*stream_, NextBatch(batch, step, given), recorder));
     if (use.sites > 0 && use.lens) ReadRows(batch, use.sites);
     backend_.Sample(*stream_, logits, std::vector<SampleSettings>(static_cast<size_t>(batch)), ids, logprobs);
     SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
+    SEXTANT_RETURN_IF_ERROR(after(logits));
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> DecodeLoop::Run(int32_t batch, const RowUse& use) {
+  uint64_t hash = kEmptyHash;
+  SEXTANT_RETURN_IF_ERROR(Decode(batch, use, false, [&](const Tensor&) {
+    hash = HashOf(sampled_.data(), int64_t{batch} * 8, hash);
+    return absl::OkStatus();
+  }));
+  return hash;
+}
+
+absl::StatusOr<uint64_t> DecodeLoop::HashLogits(int32_t batch, const RowUse& use) {
+  uint64_t hash = kEmptyHash;
+  std::vector<float> host(static_cast<size_t>(batch * spec_.vocab_size));
+  const auto bytes = static_cast<int64_t>(host.size() * sizeof(float));
+  SEXTANT_RETURN_IF_ERROR(Decode(batch, use, false, [&](const Tensor& logits) {
+    backend_.Copy(*stream_, host.data(), logits.data, bytes);
+    SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
+    hash = HashOf(host.data(), bytes, hash);
+    return absl::OkStatus();
+  }));
+  return hash;
+}
+
+absl::StatusOr<std::vector<float>> DecodeLoop::LogitsOfGivenTokens(int32_t batch) {
+  const auto count = static_cast<size_t>(batch * spec_.vocab_size);
+  std::vector<float> all;
+  SEXTANT_RETURN_IF_ERROR(Decode(batch, {}, true, [&](const Tensor& logits) {
+    all.resize(all.size() + count);
+    backend_.Copy(*stream_, all.data() + all.size() - count, logits.data,
+                  static_cast<int64_t>(count * sizeof(float)));
+    return backend_.Synchronize(*stream_);
+  }));
+  return all;
 }
 
 void DecodeLoop::ReadRows(int32_t batch, int sites) {
@@ -139,5 +178,7 @@ double DecodeLoop::StepBytes(int32_t batch) const {
   return static_cast<double>(matrices) +
          static_cast<double>(batch) * static_cast<double>(position) * (context_ + 0.5 * steps_);
 }
+
+double DecodeLoop::HeadBytes() const { return static_cast<double>(spec_.vocab_size * RowBytes(spec_)); }
 
 }  // namespace sextant

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -26,19 +27,28 @@ class DecodeLoop {
                                                           int32_t batch, int32_t context, int32_t steps);
 
   // Decodes `steps` tokens of each of `batch` sequences, greedily, and waits for each token. Each run starts
-  // over at `context`; what lies before it is zero.
-  absl::Status Run(int32_t batch, const RowUse& use);
+  // over at `context`; what lies before it is zero. The hash of the tokens and their log-probabilities.
+  absl::StatusOr<uint64_t> Run(int32_t batch, const RowUse& use);
+  // The same, and the hash of every step's logits. Slower: they are copied to the host.
+  absl::StatusOr<uint64_t> HashLogits(int32_t batch, const RowUse& use);
+  // The logits [steps, batch, vocab] after tokens that do not depend on them.
+  absl::StatusOr<std::vector<float>> LogitsOfGivenTokens(int32_t batch);
 
   // Bytes one step of `batch` sequences has to read at least: weights once, and half of each context's
   // growth.
   double StepBytes(int32_t batch) const;
+  // Bytes of the head, which a lens in every step reads once more.
+  double HeadBytes() const;
 
  private:
   class Recorder;
   DecodeLoop(Backend& backend, const ModelSpec& spec, int32_t context, int32_t steps)
       : backend_(backend), spec_(spec), context_(context), steps_(steps), alone_(backend) {}
   absl::Status Open(int32_t batch);
-  StepBatch NextBatch(int32_t batch, int32_t step) const;
+  StepBatch NextBatch(int32_t batch, int32_t step, bool given) const;
+  // Calls `after` when a step's token is there.
+  absl::Status Decode(int32_t batch, const RowUse& use, bool given,
+                      const std::function<absl::Status(const Tensor& logits)>& after);
   void ReadRows(int32_t batch, int sites);
 
   Backend& backend_;

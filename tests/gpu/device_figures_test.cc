@@ -32,11 +32,65 @@ TEST(DeviceFiguresTest, EveryFigureIsTaken) {
     EXPECT_GT(RatioOf(figures[i]).low, 0) << figures[i].what;
     EXPECT_NE(text.find(figures[i].what), std::string::npos);
     EXPECT_EQ(json["figures"][i]["what"], figures[i].what);
+    EXPECT_TRUE(figures[i].proof.Holds()) << figures[i].what << " " << figures[i].proof.error;
+    EXPECT_EQ(json["figures"][i]["right"], true);
+    EXPECT_EQ(json["figures"][i]["hashes"][0].get<std::string>().size(), 16u);
   }
 }
 
+// Capture and lens leave the logits alone, other numbers of sequences do not.
+TEST(DeviceFiguresTest, WhatIsDecodedShowsInTheHash) {
+  const auto backend = MakeCpuBackend({}).value();
+  const auto loop = DecodeLoop::Make(*backend, NamedShape("tiny").value(), 2, 20, 4).value();
+  const uint64_t plain = loop->HashLogits(1, {}).value();
+  EXPECT_EQ(loop->HashLogits(1, {3, false}).value(), plain);
+  EXPECT_EQ(loop->HashLogits(1, {1, true}).value(), plain);
+  EXPECT_NE(loop->HashLogits(2, {}).value(), plain);
+  EXPECT_EQ(loop->Run(1, {}).value(), loop->Run(1, {3, false}).value());
+}
+
+TEST(DeviceFiguresTest, AWrongFigureSaysSo) {
+  Figure figure;
+  figure.name = "G0";
+  figure.target = 0.9;
+  figure.speeds = figure.denominators = {1};
+  figure.proof = {{7, 7}, {7}, 0.01, 0.02};
+  EXPECT_TRUE(figure.proof.Holds());
+  EXPECT_EQ(AsText("", {figure}).find("WRONG"), std::string::npos);
+  const auto expect_wrong = [&](const Proof& proof) {
+    Figure wrong = figure;
+    wrong.proof = proof;
+    EXPECT_FALSE(proof.Holds());
+    EXPECT_NE(AsText("", {wrong}).find("WRONG"), std::string::npos);
+    EXPECT_EQ(nlohmann::json::parse(AsJson("", {wrong}))["figures"][0]["right"], false);
+  };
+  expect_wrong({{7, 8}, {7}, 0.01, 0.02});  // a later round computed something else
+  expect_wrong({{7, 7}, {8}, 0.01, 0.02});  // so did the denominator
+  expect_wrong({{7, 7}, {7}, 0.03, 0.02});
+  expect_wrong({{7, 7}, {7}, std::nan(""), 0.02});
+  expect_wrong({{}, {}, 0, 0.02});
+}
+
+TEST(DeviceFiguresTest, ATargetBehindItsBoundIsOutOfReach) {
+  Figure figure;
+  figure.target = 0.95;
+  figure.speeds = figure.denominators = {1};
+  EXPECT_NE(AsText("", {figure}).find("0.950 met"), std::string::npos);
+  figure.bound = 0.93;
+  EXPECT_NE(AsText("", {figure}).find("out of reach: at most 0.930 this way"), std::string::npos);
+}
+
+TEST(DeviceFiguresTest, DifferencesAreRelativeToSizeOrOne) {
+  const float want[] = {100, 0.1f}, got[] = {101, 0.2f}, broken[] = {100, NAN};
+  EXPECT_NEAR(LargestDifference(got, want, 2), 0.1, 1e-6);
+  EXPECT_EQ(LargestDifference(want, want, 2), 0);
+  EXPECT_FALSE(LargestDifference(broken, want, 2) <= 1);
+}
+
 TEST(DeviceFiguresTest, ARatioIsTakenRoundByRound) {
-  const Figure figure = {"G0", "", "", 1, {1, 4, 9}, {1, 2, 3}};
+  Figure figure;
+  figure.speeds = {1, 4, 9};
+  figure.denominators = {1, 2, 3};
   const Spread ratio = RatioOf(figure);
   EXPECT_EQ(ratio.low, 1);
   EXPECT_EQ(ratio.median, 2);

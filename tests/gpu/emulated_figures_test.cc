@@ -21,6 +21,8 @@ TEST(EmulatedFiguresTest, EveryFigureIsTakenAndDecodingIsReplayed) {
                     {.context = 20, .steps = 4, .rounds = 1, .batches = {1, 2}, .copy_bytes = 4096});
   ASSERT_TRUE(decode.ok()) << decode.status();
   EXPECT_EQ(decode->size(), 7u);
+  EXPECT_TRUE(lens->proof.Holds()) << lens->proof.error;
+  for (const Figure& figure : *decode) EXPECT_TRUE(figure.proof.Holds()) << figure.what << figure.proof.error;
   EXPECT_GT(emulation::ReadCounters().graph_launches, before);
 }
 

@@ -1,17 +1,22 @@
 // G1 and G2: the fused lens beside a plain matrix product of the same run.
 #include "tests/gpu/lens_figures.h"
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/backend.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
 namespace {
 
 constexpr int32_t kTopK = 10;
+// Both round the same rows and heads to BF16 and add up in F32, in other orders: a row's norm may differ in
+// its last place, and then some of its elements round apart, by 2^-8 of themselves.
+constexpr double kTolerance = 0.01;
 
 // Normal numbers, of which a few thousand are drawn and repeated.
 std::vector<float> Noise(float deviation) {
@@ -104,6 +109,14 @@ class LensRun {
     backend.Lens(stream, batch_, Tensor::Of(norm_, DType::kF32, 1, head_->cols()), 1e-5f, *head_, output_);
     return backend.Synchronize(stream);
   }
+  uint64_t Hash() const { return HashOf(results_.data(), results_.bytes()); }
+  // Of the log-probabilities, entropies and divergences of the other's rows, which are the first of these.
+  double DifferenceFrom(const LensRun& other) const {
+    const int64_t rows = other.batch_.rows.rows;
+    return std::max({LargestDifference(output_.top_logprobs, other.output_.top_logprobs, rows * kTopK),
+                     LargestDifference(output_.entropy_nats, other.output_.entropy_nats, rows),
+                     LargestDifference(output_.kl_final_nats, other.output_.kl_final_nats, rows)});
+  }
   double Work() const {
     return 2.0 * static_cast<double>(batch_.rows.rows) * static_cast<double>(head_->rows() * head_->cols());
   }
@@ -114,6 +127,15 @@ class LensRun {
   LensBatch batch_;
   LensOutput output_;
 };
+
+// The first group on the CPU.
+absl::StatusOr<LensRun> FirstGroupOnCpu(Backend& cpu, LensFigureOptions options) {
+  options.groups = 1;
+  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, cpu.CreateStream());
+  SEXTANT_ASSIGN_OR_RETURN(LensRun run, LensRun::Make(cpu, *stream, options));
+  SEXTANT_RETURN_IF_ERROR(run.Run(cpu, *stream));
+  return run;
+}
 
 }  // namespace
 
@@ -133,10 +155,15 @@ absl::StatusOr<Figure> MeasureLens(Backend& backend, const LensFigureOptions& op
                              SecondsOf([&] { return product.Run(backend, *stream); }));
     SEXTANT_ASSIGN_OR_RETURN(const double lens_seconds,
                              SecondsOf([&] { return lens.Run(backend, *stream); }));
+    figure.proof.hashes.push_back(lens.Hash());
     if (round == 0) continue;  // warms up
     figure.speeds.push_back(lens.Work() / lens_seconds * 1e-12);
     figure.denominators.push_back(product.Work() / product_seconds * 1e-12);
   }
+  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> cpu, MakeCpuBackend({}));
+  SEXTANT_ASSIGN_OR_RETURN(const LensRun expected, FirstGroupOnCpu(*cpu, options));
+  figure.proof.error = lens.DifferenceFrom(expected);
+  figure.proof.tolerance = kTolerance;
   return figure;
 }
 
