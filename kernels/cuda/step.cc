@@ -16,6 +16,8 @@ constexpr int64_t kAlignment = 256;
 // A graph of a large model's step is some megabytes of host memory.
 constexpr size_t kMostGraphs = 64;
 constexpr size_t kMostSeen = 4096;
+constexpr size_t kMostUncapturable = 256;
+constexpr int64_t kLeastBlock = int64_t{16} << 10;
 
 }  // namespace
 
@@ -26,6 +28,7 @@ Step::~Step() { Forget(); }
 void Step::Forget() {
   SEXTANT_CHECK(entries_.empty());
   graphs_.clear();
+  uncapturable_.clear();
 }
 
 void Step::Add(const LaunchKey& key, std::vector<char> arguments, Launcher launcher, StepPeers* peers) {
@@ -56,8 +59,19 @@ absl::Status Step::FillArguments(ArgumentRing& ring, cudaStream_t stream) const 
   return absl::OkStatus();
 }
 
+absl::StatusOr<Buffer> Step::ArgumentBlock(Allocator& allocator) {
+  int64_t bytes = kLeastBlock;
+  while (bytes < argument_bytes_) bytes *= 2;
+  const auto block = std::find_if(free_blocks_.begin(), free_blocks_.end(),
+                                  [bytes](const Buffer& free) { return free.bytes() == bytes; });
+  if (block == free_blocks_.end()) return allocator.Allocate(bytes, Purpose::kArguments);
+  Buffer taken = std::move(*block);
+  free_blocks_.erase(block);
+  return taken;
+}
+
 absl::Status Step::Capture(Allocator& allocator, cudaStream_t stream, Graph& graph) {
-  SEXTANT_ASSIGN_OR_RETURN(graph.arguments, allocator.Allocate(argument_bytes_, Purpose::kArguments));
+  SEXTANT_ASSIGN_OR_RETURN(graph.arguments, ArgumentBlock(allocator));
   SEXTANT_RETURN_IF_ERROR(
       ToStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step"));
   const absl::Status launched = LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
@@ -78,6 +92,7 @@ void Step::DropOldest() {
   const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
     return a.second.last_used < b.second.last_used;
   });
+  free_blocks_.push_back(std::move(oldest->second.arguments));
   graphs_.erase(oldest);
 }
 
@@ -85,7 +100,8 @@ absl::StatusOr<Step::Way> Step::Choose(bool whole) {
   // What a peer can do, in one number: launch plainly, capture, or replay graph number n, as n + 1.
   constexpr int32_t kPlain = 0, kCapture = 1;
   const auto known = graphs_.find(key_);
-  const bool seen = known != graphs_.end() || seen_.contains(std::hash<std::string>()(key_));
+  const size_t hash = std::hash<std::string>()(key_);
+  const bool seen = known != graphs_.end() || (seen_.contains(hash) && !uncapturable_.contains(hash));
   if (peers_ == nullptr) return known != graphs_.end() ? Way::kReplay : seen ? Way::kCapture : Way::kPlain;
   // Peers may cut their steps elsewhere, or not at all: a step of several parts is launched plainly by all.
   if (asked_) return Way::kPlain;
@@ -101,13 +117,21 @@ absl::StatusOr<bool> Step::MakeGraph(Allocator& allocator, cudaStream_t stream) 
   if (graphs_.size() >= kMostGraphs) DropOldest();
   Graph graph;
   const absl::Status captured = Capture(allocator, stream, graph);
-  if (peers_ == nullptr) {
-    SEXTANT_RETURN_IF_ERROR(captured);
-  } else {
-    SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(captured.ok() ? 1 : 0));
-    // Not to be taken for a later call's. One that lasts shows with the next launch.
-    if (!captured.ok()) cudaGetLastError();
-    if (answer.least == 0) return false;
+  // Not to be taken for a later call's. One that lasts shows with the next launch.
+  if (!captured.ok()) cudaGetLastError();
+  bool made = captured.ok();
+  if (peers_ != nullptr) {
+    SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(made ? 1 : 0));
+    made = answer.least != 0;
+  }
+  if (!made) {
+    ++counters_.failed;
+    if (uncapturable_.size() >= kMostUncapturable) uncapturable_.clear();
+    uncapturable_.insert(std::hash<std::string>()(key_));
+    if (graph.arguments.data() != nullptr) free_blocks_.push_back(std::move(graph.arguments));
+    return false;
+  }
+  if (peers_ != nullptr) {
     last_number_ = last_number_ % (StepPeers::kMostValue - 2) + 1;
     graph.number = last_number_;
   }

@@ -83,6 +83,7 @@ struct StepCounters {
   int64_t replayed = 0;  // lists launched as a graph
   int64_t captured = 0;  // graphs made
   int64_t plain = 0;     // lists launched one by one
+  int64_t failed = 0;    // graphs that could not be made
 };
 
 // Of one stream; one thread at a time.
@@ -128,10 +129,13 @@ class Step {
 
   // How the list is to be launched, which all peers do alike.
   absl::StatusOr<Way> Choose(bool whole);
-  // Makes the list's graph. False when a peer could not: then nobody has one.
+  // Makes the list's graph. False when it cannot be made, here or by a peer: then nobody has one.
   absl::StatusOr<bool> MakeGraph(Allocator& allocator, cudaStream_t stream);
   absl::Status Launch(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole);
   absl::Status Capture(Allocator& allocator, cudaStream_t stream, Graph& graph);
+  // A block for the arguments of a graph, if it can one of a graph that is no more: what reads it has been
+  // queued.
+  absl::StatusOr<Buffer> ArgumentBlock(Allocator& allocator);
   absl::Status LaunchAll(cudaStream_t stream, const char* arguments) const;
   absl::Status FillArguments(ArgumentRing& ring, cudaStream_t stream) const;
   void DropOldest();
@@ -145,8 +149,9 @@ class Step {
   int32_t last_number_ = 0;
 
   absl::flat_hash_map<std::string, Graph> graphs_;
-  // Hashes of lists seen once.
-  absl::flat_hash_set<size_t> seen_;
+  std::vector<Buffer> free_blocks_;
+  // Hashes of lists: seen once; of which no graph could be made.
+  absl::flat_hash_set<size_t> seen_, uncapturable_;
   int64_t clock_ = 0;
   StepCounters counters_;
 };

@@ -30,6 +30,11 @@ void SetSchedule(const Schedule& schedule);
 void InjectFault(int device, cudaError_t error, int64_t operations = 0);
 void ClearFaults();
 
+// The next `times` captures of streams fail on the device with `error` at this point of their making, and
+// leave nothing behind.
+enum class CapturePoint { kBegin, kEnd, kInstantiate };
+void FailCaptures(int device, CapturePoint point, cudaError_t error, int times = 1);
+
 // Devices of the machine (4 at first), and each one's memory (8 GiB at first).
 void SetDeviceCount(int count);
 void SetDeviceMemory(int64_t bytes);

@@ -91,6 +91,76 @@ TEST_F(DeviceBackendTest, AStepThatDiffersIsNotReplayed) {
   EXPECT_EQ(backend_->Steps(*stream_).captured, 2);
 }
 
+// Whatever stands in the way of a graph: the step runs all the same, and that list is not tried again.
+TEST_F(DeviceBackendTest, AStepThatCannotBeAGraphRunsPlainly) {
+  const Tensor in = Numbers(), out = Device(2), other = Device(1);
+  const auto gather = [&](int32_t i) {
+    backend_->BeginStep(*stream_);
+    backend_->GatherRows(*stream_, in, {i, 63 - i}, out);
+    backend_->Add(*stream_, out, out);
+    backend_->EndStep(*stream_);
+    EXPECT_THAT(Download(out), ElementsAre(2.0f * static_cast<float>(i), 2.0f * static_cast<float>(63 - i)));
+  };
+  for (const auto point : {emulation::CapturePoint::kBegin, emulation::CapturePoint::kEnd,
+                           emulation::CapturePoint::kInstantiate}) {
+    for (const cudaError_t error : {cudaErrorStreamCaptureUnsupported, cudaErrorMemoryAllocation}) {
+      stream_ = *backend_->CreateStream();
+      emulation::FailCaptures(0, point, error);
+      for (int32_t i = 0; i < 4; ++i) gather(i);
+      const cuda::StepCounters counters = backend_->Steps(*stream_);
+      EXPECT_EQ(counters.failed, 1);
+      EXPECT_EQ(counters.plain, 4);
+      EXPECT_EQ(counters.captured + counters.replayed, 0);
+      EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess) << "left for a later call";
+      // Another list becomes a graph.
+      for (int32_t i = 0; i < 3; ++i) {
+        backend_->BeginStep(*stream_);
+        backend_->GatherRows(*stream_, in, {i}, other);
+        backend_->EndStep(*stream_);
+        EXPECT_THAT(Download(other), ElementsAre(static_cast<float>(i)));
+      }
+      EXPECT_EQ(backend_->Steps(*stream_).replayed, 2);
+    }
+  }
+}
+
+TEST_F(DeviceBackendTest, AGraphWithoutMemoryForItsArgumentsRunsPlainly) {
+  const Tensor in = Numbers(), out = Device(2);
+  const auto gather = [&](int32_t i) {
+    backend_->BeginStep(*stream_);
+    backend_->GatherRows(*stream_, in, {i, i}, out);
+    backend_->EndStep(*stream_);
+    EXPECT_THAT(Download(out), ElementsAre(static_cast<float>(i), static_cast<float>(i)));
+  };
+  gather(0);
+  emulation::SetDeviceMemory(emulation::DeviceBytesInUse(0));
+  for (int32_t i = 1; i < 4; ++i) gather(i);
+  EXPECT_EQ(backend_->Steps(*stream_).failed, 1);
+  EXPECT_EQ(backend_->Steps(*stream_).plain, 4);
+}
+
+// Graphs that are let go of leave their blocks to the next ones: a stream keeps 64.
+TEST_F(DeviceBackendTest, ManyListsTakeTheArgumentBlocksOfFewGraphs) {
+  constexpr size_t kLists = 68;
+  const Tensor in = Numbers();
+  std::vector<int64_t> held;
+  std::vector<Tensor> outs;
+  for (size_t i = 0; i < kLists; ++i) outs.push_back(Device(1));
+  for (size_t i = 0; i < kLists; ++i) {
+    for (int32_t time = 0; time < 3; ++time) {
+      const int32_t row = static_cast<int32_t>(i % 60) + time;
+      backend_->BeginStep(*stream_);
+      backend_->GatherRows(*stream_, in, {row}, outs[i]);
+      backend_->EndStep(*stream_);
+      EXPECT_THAT(Download(outs[i]), ElementsAre(static_cast<float>(row)));
+    }
+    held.push_back(backend_->Account().of(Purpose::kArguments));
+  }
+  EXPECT_EQ(backend_->Steps(*stream_).captured, static_cast<int64_t>(kLists));
+  EXPECT_LT(held[0], held[63]);
+  EXPECT_EQ(held[63], held.back());
+}
+
 // Host work cannot be part of a graph: what is before it is launched first.
 TEST_F(DeviceBackendTest, AStepKeepsTheOrderAroundHostWork) {
   const Tensor in = Numbers(), out = Device(1);

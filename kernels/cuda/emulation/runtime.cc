@@ -55,6 +55,14 @@ cudaError_t Runtime::Fault(int device) const {
   return fault != faults.end() && fault->second.operations <= 0 ? fault->second.error : cudaSuccess;
 }
 
+cudaError_t Runtime::CaptureFailure(int device, CapturePoint point) {
+  const auto planned = capture_failures.find(device);
+  if (planned == capture_failures.end() || planned->second.point != point || planned->second.times <= 0)
+    return cudaSuccess;
+  --planned->second.times;
+  return planned->second.error;
+}
+
 cudaError_t Runtime::Enqueue(CUstream_st* stream, Operation operation) {
   if (stream == nullptr || stream->device != current_device) return Report(cudaErrorInvalidResourceHandle);
   const std::lock_guard lock(mutex);
@@ -177,6 +185,12 @@ void ClearFaults() {
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
   runtime.faults.clear();
+  runtime.capture_failures.clear();
+}
+void FailCaptures(int device, CapturePoint point, cudaError_t error, int times) {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  runtime.capture_failures[device] = {point, error, times};
 }
 void SetDeviceCount(int count) {
   const std::lock_guard lock(Runtime::Get().mutex);

@@ -101,6 +101,15 @@ class Runtime {
   };
   std::map<int, PlannedFault> faults;
 
+  struct PlannedCaptureFailure {
+    CapturePoint point;
+    cudaError_t error;
+    int times;  // left
+  };
+  std::map<int, PlannedCaptureFailure> capture_failures;
+  // What a capture meets at this point.
+  cudaError_t CaptureFailure(int device, CapturePoint point);
+
  private:
   void RunOperation(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream,
                     const Operation& operation);

@@ -41,6 +41,7 @@ CUstream_st* RecorderOf(const CUevent_st& event, uint64_t version) {
 }  // namespace sextant::emulation
 
 using sextant::emulation::Capture;
+using sextant::emulation::CapturePoint;
 using sextant::emulation::CurrentDevice;
 using sextant::emulation::GraphNodes;
 using sextant::emulation::GraphRun;
@@ -194,6 +195,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const std::lock_guard lock(Runtime::Get().mutex);
   if (!Usable(stream)) return Report(cudaErrorInvalidResourceHandle);
   if (stream->capture != nullptr) return Report(cudaErrorIllegalState);
+  const cudaError_t failure = Runtime::Get().CaptureFailure(stream->device, CapturePoint::kBegin);
+  if (failure != cudaSuccess) return Report(failure);
   stream->capture = std::make_shared<Capture>();
   stream->capture->origin = stream;
   return cudaSuccess;
@@ -210,6 +213,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     if (other->capture == capture) other->capture = nullptr;
   }
   capture->origin = nullptr;
+  if (const cudaError_t failure = runtime.CaptureFailure(stream->device, CapturePoint::kEnd);
+      failure != cudaSuccess)
+    return Report(failure);
   // What the origin's last work does not come after was forked off and never joined.
   std::vector<bool> joined(capture->nodes.size());
   for (const size_t tail : capture->tails[stream]) joined[tail] = true;
@@ -227,6 +233,8 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
 }
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   const std::lock_guard lock(Runtime::Get().mutex);
+  const cudaError_t failure = Runtime::Get().CaptureFailure(CurrentDevice(), CapturePoint::kInstantiate);
+  if (failure != cudaSuccess) return Report(failure);
   *executable = new CUgraphExec_st(graph->nodes);
   return cudaSuccess;
 }
