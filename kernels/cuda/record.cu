@@ -12,7 +12,8 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kVector = 4;                 // elements a thread moves at once where addresses allow
 constexpr int kCols = kThreads * kVector;  // of one block
-// Enough to keep a PCIe 5 bus busy: 64 KiB of loads in flight. The rest of the device is for others.
+// Few, so that the rest of the device is for others. Not measured: how many keep the bus busy is up to how
+// many writes to host memory a device has under way.
 constexpr int32_t kSendBlocks = 16;
 
 // The block's item, or null without one.
