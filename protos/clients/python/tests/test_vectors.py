@@ -252,6 +252,19 @@ def test_damaged_arrays_are_no_vectors(tmp_path):
                 assert error.code == "INVALID_ARGUMENT"
 
 
+@pytest.mark.parametrize(
+    ("note_lengths", "begin"), [(range(256), b"\x80"), (range(0x4B50 - 128, 0x4B50), b"PK")]
+)
+def test_safetensors_may_begin_as_other_files_do(tmp_path, note_lengths, begin):
+    path = tmp_path / "v.safetensors"
+    begins = set()
+    for length in note_lengths:
+        safetensors.numpy.save_file({"v": np.arange(4, dtype=np.float32)}, path, {"note": "x" * length})
+        begins.add(path.read_bytes()[: len(begin)])
+        assert layers_of(path, layers=3) == ((3,), [[0, 1, 2, 3]])
+    assert begin in begins
+
+
 def test_a_model_is_no_vector(tmp_path):
     path = tmp_path / "model.safetensors"
     with path.open("wb") as file:

@@ -29,6 +29,8 @@ def read_arrays(path: Path, data: bytes) -> tuple[dict[str, np.ndarray], dict[st
     try:
         if data.startswith(_NPY):
             return {"": np.load(io.BytesIO(data), allow_pickle=False)}, {}
+        if _is_safetensors(data):  # Before the others: the length it begins with may be any of their marks.
+            return _read_safetensors(data)
         if data.startswith(_ZIP):
             return _read_zip(path, data), {}
         if data.startswith(_PICKLE):
@@ -63,6 +65,10 @@ def choose(path: Path, arrays: Mapping[str, np.ndarray], name: str | None) -> np
             "WHICH_TENSOR", f"{path}: a vector is numbers, [hidden] or [layers, hidden]; {_found(arrays)}"
         )
     return found.astype(np.float32)
+
+
+def _is_safetensors(data: bytes) -> bool:
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 
 def _read_zip(path: Path, data: bytes) -> dict[str, np.ndarray]:
