@@ -121,14 +121,17 @@ std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
     Append(families, "process_resident_memory_bytes", "Resident memory.", MetricType::Gauge,
            Number(words[21]) * static_cast<double>(sysconf(_SC_PAGESIZE)));
   }
-  // Resident memory breathes by pages and by what malloc keeps; this is what is in use, to the byte.
+  // Resident memory breathes by pages and by what malloc keeps. This does not, but for what each thread's
+  // cache holds, which malloc counts as in use.
   const struct mallinfo2 heap = mallinfo2();
-  Append(families, "process_heap_bytes", "Memory allocated and not freed, by malloc's account.",
-         MetricType::Gauge, static_cast<double>(heap.uordblks + heap.hblkhd));
+  Append(families, "process_heap_bytes",
+         "Memory in use by malloc's account, what its threads cache included.", MetricType::Gauge,
+         static_cast<double>(heap.uordblks + heap.hblkhd));
   if (const Descriptors open = OpenDescriptors(); open.count >= 0) {
     Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, open.count);
-    Append(families, "sextant_connections", "Connections that clients have open to this process's ports.",
-           MetricType::Gauge, AcceptedConnections(open.sockets));
+    Append(families, "sextant_connections",
+           "Connections open to this process's ports, the HTTP port included.", MetricType::Gauge,
+           AcceptedConnections(open.sockets));
   }
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
