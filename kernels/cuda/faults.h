@@ -21,9 +21,11 @@ namespace sextant::cuda {
 // A lasting error of the device, which every stream is faulted by. Threads: any.
 class DeviceFault {
  public:
+  // INTERNAL whatever its code was: RESOURCE_EXHAUSTED or INVALID_ARGUMENT would be taken for the fault of
+  // one batch only. REQUIRES: an error.
   void Note(const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
-    if (status_.ok()) status_ = status;
+    if (status_.ok()) status_ = absl::InternalError(status.message());
   }
   absl::Status status() const {
     absl::MutexLock lock(&mutex_);

@@ -26,6 +26,18 @@ class FaultsTest : public testing::Test {
   const std::shared_ptr<StreamFaults> a_ = Make(), b_ = Make(), c_ = Make();
 };
 
+// Else it would be taken for the fault of one batch.
+TEST(DeviceFaultTest, ALastingFaultIsInternalWhateverItWas) {
+  for (const absl::Status& noted : {absl::ResourceExhaustedError("short"),
+                                    absl::InvalidArgumentError("short"), absl::InternalError("short")}) {
+    DeviceFault fault;
+    EXPECT_EQ(fault.status(), absl::OkStatus());
+    fault.Note(noted);
+    fault.Note(kSecond);
+    EXPECT_EQ(fault.status(), absl::InternalError("short"));
+  }
+}
+
 TEST_F(FaultsTest, AFaultIsSeenBehindItOnly) {
   const int64_t before = Work(*a_), failed = a_->Next(), after = Work(*a_);
   a_->Fail(failed, kFirst);
