@@ -1,24 +1,36 @@
 """Clients that no service should remember: they come and go, change their minds, hang up, ask for what is not there."""
 
+import contextlib
 import itertools
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
 import grpc
 from sextant.v1 import capture_pb2, capture_pb2_grpc, inference_pb2, inference_pb2_grpc, types_pb2
+from suite_load import Broken
 
 TIMEOUT_S = 60
 # Each a connection of its own; otherwise gRPC would share one.
 ALONE = [("grpc.use_local_subchannel_pool", 1)]
 GENERATE = "/sextant.v1.InferenceService/Generate"
-# A suite that is full, or on a machine that stalls, may refuse anybody.
-BUSY = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE}
+# A suite that is full, or on a machine that stalls, may refuse anybody or be late.
+BUSY = {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 # Expected of a refusal; anything else is a fault of the suite.
 REFUSED = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND} | BUSY
 
 
-class Unexpected(Exception):
-    """A call ended as it should not have."""
+Answer = TypeVar("Answer")
+
+
+def borne(codes: Collection[grpc.StatusCode], call: Callable[[], Answer]) -> Answer | None:
+    """What the call answers; None when it ends with one of `codes`, Broken when with another."""
+    try:
+        return call()
+    except grpc.RpcError as error:
+        if error.code() not in codes:
+            raise Broken(f"a call ended as it should not: {error.code()}: {error.details()}") from error
+        return None
 
 
 def _request(new_tokens: int) -> inference_pb2.GenerateRequest:
@@ -31,21 +43,18 @@ def _request(new_tokens: int) -> inference_pb2.GenerateRequest:
 def _begin(channel: grpc.Channel) -> grpc.Call:
     """A long generation with readings, after its first two events."""
     call = inference_pb2_grpc.InferenceServiceStub(channel).Generate(_request(120), timeout=TIMEOUT_S)
-    try:
-        for _ in itertools.islice(call, 2):
-            pass
-    except grpc.RpcError as error:
-        if error.code() not in BUSY:
-            raise
+    borne(BUSY, lambda: list(itertools.islice(call, 2)))
     return call
 
 
 def connect(address: str, _: grpc.Channel) -> int:
     """A connection for one small call, and one that says nothing."""
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), TIMEOUT_S).close()
+    with contextlib.suppress(TimeoutError):
+        socket.create_connection((host, int(port)), TIMEOUT_S).close()
     with grpc.insecure_channel(address, ALONE) as channel:
-        inference_pb2_grpc.InferenceServiceStub(channel).GetModel(inference_pb2.GetModelRequest(), timeout=TIMEOUT_S)
+        stub = inference_pb2_grpc.InferenceServiceStub(channel)
+        borne(BUSY, lambda: stub.GetModel(inference_pb2.GetModelRequest(), timeout=TIMEOUT_S))
     return 1
 
 
@@ -76,13 +85,8 @@ def refuse(_: str, channel: grpc.Channel) -> int:
         lambda: list(raw(b"\xff\xff\xff", timeout=TIMEOUT_S)),
     ]
     for call in calls:
-        try:
-            call()
-        except grpc.RpcError as error:
-            if error.code() not in REFUSED:
-                raise Unexpected(f"{error.code()}: {error.details()}") from error
-        else:
-            raise Unexpected("answered OK what cannot be answered")
+        if borne(REFUSED, call) is not None:
+            raise Broken("a call was answered that cannot be answered")
     return len(calls)
 
 

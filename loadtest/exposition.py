@@ -29,6 +29,13 @@ def value(text: str, name: str, **labels: str) -> float:
     return sum(sample.value for sample in _samples(text, name) if labels.items() <= sample.labels.items())
 
 
+def known(text: str, name: str) -> float:
+    """The sum of the samples of that name. LookupError without any: it may have been renamed, and 0 would say that all is well."""
+    if not (found := _samples(text, name)):
+        raise LookupError(f"no {name} is exposed")
+    return sum(sample.value for sample in found)
+
+
 def buckets(text: str, name: str) -> dict[float, float]:
     """The cumulative counts of a histogram without labels, by upper bound."""
     return {float(sample.labels["le"]): sample.value for sample in _samples(text, f"{name}_bucket")}

@@ -8,10 +8,13 @@ READINGS = 18
 WARMUP = 6
 # Two-sided 95 % of Student's t with READINGS - WARMUP - 2 degrees of freedom.
 STUDENT = 2.228
-# What a process may keep of a call. Less than half of the smallest thing that malloc gives (32 bytes), so that one
-# forgotten in every other call does not pass; and ten calls a second for thirty days make 415 MB of it, which the
+# What a process may keep of a call. Half of the smallest thing that malloc gives (32 bytes), so that one forgotten in
+# every call does not pass; and ten calls a second for thirty days make 415 MB of it, which the
 # smallest pod of k8s/ (512 MiB, of which 22 are used) has room for.
 MOST_BYTES_PER_CALL = 16.0
+# The same of resident memory, which decides where there is no account of the heap: pages come and go whole.
+MOST_RESIDENT_PER_CALL = 64.0
+MOST_DESCRIPTORS_PER_CALL = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,3 +52,11 @@ def fault(who: str, line: Line, limit: float = MOST_BYTES_PER_CALL) -> str | Non
         return None
     how = f"{line.per_call:+.1f} ± {line.bound:.1f} bytes a call, {limit:.0f} are allowed"
     return f"{who} grows: {how}" if line.surely_above(limit) else f"{who} is not shown to be flat: {how}; a longer run, or more calls a second, may decide"
+
+
+def descriptors_fault(who: str, line: Line) -> str | None:
+    """Why the descriptors of `who` surely grow with its calls, if they do. One or two that are opened for good are a step, and no growth."""
+    if not line.surely_above(MOST_DESCRIPTORS_PER_CALL) or 2 * (line.mean - line.at_first) <= 2:
+        return None
+    return (f"descriptors of {who} grow: {1000 * line.per_call:+.1f} ± {1000 * line.bound:.1f} in 1,000 calls, "
+            f"{1000 * MOST_DESCRIPTORS_PER_CALL:.0f} are allowed")

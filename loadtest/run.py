@@ -11,12 +11,15 @@ Exit status: 0 all is well, 2 something that must hold does not (the ledger is b
 """
 
 import argparse
+import math
 import pathlib
 import re
 import signal
 import sys
+from collections.abc import Callable
 
 try:
+    import growth
     import held_memory
     import plots
     import rolling
@@ -24,8 +27,10 @@ try:
     import sweep
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error}; `deploy/setup venv test` installs it")
-from suite_load import INTERRUPTED, ROOT, ClusterError, check_generator, machine, run_load, scenario_path, suite
+from suite_load import BROKEN, FAILED, INTERRUPTED, ROOT, Broken, ClusterError, check_generator, machine, run_load, scenario_path, suite
 
+# Of each way to run, the flags that would do nothing; None is a plain run.
+IDLE = {"sweep": ["rounds"], "rolling": ["duration"], "soak": ["duration", "rounds"], "kinds": ["rate", "duration", "seed", "rounds"], None: ["rounds"]}
 DEFAULT_MODEL = ROOT / "build/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -37,25 +42,49 @@ def seconds(text: str) -> float:
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+def at_least(least: float, kind: Callable[[str], float]) -> Callable[[str], float]:
+    """A type of arguments: what `kind` reads, from `least` on."""
+    def read(text: str) -> float:
+        value = kind(text)
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is too little or no number: at least {least}{'s' if kind is seconds else ''}")
+        return value
+    read.__name__ = kind.__name__  # which argparse says
+    return read
+
+
+class Parser(argparse.ArgumentParser):
+    """Ends with status 1 on a mistake: 2 says what a run has found."""
+
+    def error(self, message: str) -> None:
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"{self.prog}: error: {message}\n")
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="loadtest/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="loadtest/run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenario", help="a name in loadtest/scenarios, or a file")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--sweep", action="store_true", help="measure capacity, then offer from half of it to five times")
     kind.add_argument("--rolling", action="store_true", help="upgrade every service in turn under load")
-    kind.add_argument("--soak", type=seconds, metavar="TIME", help="run for so long and watch memory")
-    kind.add_argument("--kinds", type=int, metavar="CALLS", help="so many calls of each kind, a tenth of them from bad clients, and watch memory")
+    kind.add_argument("--soak", type=at_least(growth.READINGS, seconds), metavar="TIME", help="run for so long and watch memory")
+    kind.add_argument("--kinds", type=at_least(soak.FEWEST_CALLS, int), metavar="CALLS", help="so many calls of each kind, a tenth of them from bad clients, and watch memory")
     parser.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL, help="Hugging Face folder or GGUF file")
-    parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--decoders", type=int, default=1)
+    parser.add_argument("--ranks", type=at_least(1, int), default=1)
+    parser.add_argument("--decoders", type=at_least(0, int), default=1)
     parser.add_argument("--port", type=int, default=27700, help="base port of the suite (default 27700)")
-    parser.add_argument("--rate", type=float, help="requests a second, in place of the scenario's; of a sweep's first run (default 50)")
-    parser.add_argument("--duration", type=seconds, help="in place of the scenario's; of each run of a sweep (default 20s)")
-    parser.add_argument("--seed", type=int, help="in place of the scenario's")
-    parser.add_argument("--rounds", type=int, default=1, help="of upgrades (default 1)")
+    parser.add_argument("--rate", type=at_least(0.01, float), help="requests a second, in place of the scenario's; of a sweep's first run (default 50)")
+    parser.add_argument("--duration", type=at_least(0.1, seconds), help="in place of the scenario's; of each run of a sweep (default 20s)")
+    parser.add_argument("--seed", type=at_least(0, int), help="in place of the scenario's")
+    parser.add_argument("--rounds", type=at_least(1, int), help="of upgrades (default 1)")
     parser.add_argument("--flag", action="append", default=[], metavar="SERVICE:--NAME=VALUE", help="a flag for a service; repeatable")
     parser.add_argument("--out", type=pathlib.Path, help="folder of the report (default build/loadtest/SCENARIO)")
-    return parser.parse_args(arguments)
+    found = parser.parse_args(arguments)
+    way = next((name for name in ("sweep", "rolling", "soak", "kinds") if getattr(found, name) not in (None, False)), None)
+    for flag in IDLE[way]:
+        if getattr(found, flag) is not None:
+            parser.error(f"--{flag} does nothing {f'with --{way}' if way else 'without --rolling'}: leave it out")
+    return found
 
 
 def load_flags(arguments: argparse.Namespace) -> list[str]:
@@ -90,8 +119,25 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def main() -> int:
-    arguments = parse()
+def otherwise(value, default):
+    return default if value is None else value
+
+
+def run_as_told(cluster, scenario: pathlib.Path, out: pathlib.Path, arguments: argparse.Namespace) -> int:
+    seed = otherwise(arguments.seed, 1)
+    if arguments.sweep:
+        return sweep.run(cluster, scenario, out, otherwise(arguments.duration, 20), otherwise(arguments.rate, 50), seed, say)
+    if arguments.rolling:
+        return rolling.run(cluster, scenario, out, otherwise(arguments.rounds, 1), load_flags(arguments), say)
+    if arguments.soak is not None:
+        return soak.run(cluster, scenario, out, arguments.soak, load_flags(arguments), seed, say, sys.stderr)
+    if arguments.kinds is not None:
+        return soak.run_kinds(cluster, scenario, out, arguments.kinds, say)
+    return run_once(cluster, scenario, out, arguments)
+
+
+def main(words: list[str] | None = None) -> int:
+    arguments = parse(words)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         scenario = scenario_path(arguments.scenario)
@@ -99,25 +145,20 @@ def main() -> int:
         out = (arguments.out or ROOT / "build/loadtest" / scenario.stem).resolve()
         out.mkdir(parents=True, exist_ok=True)
         say(machine())
+        exact = arguments.soak is not None or arguments.kinds is not None
         with suite(out / "suite", arguments.model, arguments.ranks, arguments.decoders, arguments.port,
-                   extra=service_flags(arguments), environment=held_memory.EXACT if arguments.soak or arguments.kinds else None,
+                   extra=service_flags(arguments), environment=held_memory.EXACT if exact else None,
                    say=lambda text: say(f"  {text}")) as cluster:
-            if arguments.sweep:
-                code = sweep.run(cluster, scenario, out, arguments.duration or 20, arguments.rate or 50, arguments.seed or 1, say)
-            elif arguments.rolling:
-                code = rolling.run(cluster, scenario, out, arguments.rounds, load_flags(arguments), say)
-            elif arguments.soak:
-                code = soak.run(cluster, scenario, out, arguments.soak, load_flags(arguments), arguments.seed or 1, say, sys.stderr)
-            elif arguments.kinds:
-                code = soak.run_kinds(cluster, scenario, out, arguments.kinds, say)
-            else:
-                code = run_once(cluster, scenario, out, arguments)
+            code = run_as_told(cluster, scenario, out, arguments)
         print(machine())
         print(f"report in {out}")
         return code
+    except Broken as broken:
+        say(f"BROKEN: {broken}")
+        return BROKEN
     except (ClusterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; the suite has been taken down", file=sys.stderr)
         return INTERRUPTED

@@ -13,7 +13,7 @@ import grpc
 import held_memory
 import plots
 from sextant.v1 import capture_pb2, capture_pb2_grpc
-from suite_load import BROKEN, GOOD, ClusterError, commit, machine, run_load, scenario_path
+from suite_load import BROKEN, GOOD, Broken, ClusterError, commit, machine, run_load, scenario_path
 
 SAMPLE_S = 1.0
 # Of the samples of a run, so many are kept in the report.
@@ -22,11 +22,16 @@ KEPT_SAMPLES = 120
 BAD_CLIENTS_S = 0.5
 # Requests a second of the kinds that the generator makes: few enough to be answered, and more than ever can be.
 MODEST_RATE, FLOOD_RATE = 100, 2000
+# Of bad clients that much fewer calls are made, one a round at least.
+BAD_SHARE = 10
+FEWEST_CALLS = BAD_SHARE * growth.READINGS
 COUNTS = ("planned", "completed", "tokens", "readings", "kept_rows", "refused", "unserved")
+# What the generator has left is deleted within this time, however busy the suite is.
+TIDY_TIMEOUT_S = 60.0
+TIDY_AGAIN_S = 0.1
 
-
-class Broken(Exception):
-    """Something that must hold does not."""
+# By process and by what is held ("heap", "resident", "descriptors"): (calls so far, amount) after each round.
+Found = dict[str, dict[str, list[tuple[float, float]]]]
 
 
 class Samples:
@@ -59,7 +64,7 @@ class Samples:
 
 
 class BadClients:
-    """One of each kind at intervals for the time of a `with`, from a thread of their own. `calls` are those made; a fault is raised at the end."""
+    """One of each kind at intervals for the time of a `with`, from a thread of their own. `calls` are those made; a fault is raised at the end, as Broken."""
 
     def __init__(self, address: str) -> None:
         self.address, self.calls, self.fault = address, 0, None
@@ -70,11 +75,11 @@ class BadClients:
         self.thread.start()
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, kind, *error) -> None:
         self.done.set()
         self.thread.join()
-        if self.fault is not None:
-            raise ClusterError(f"a call beside the load ended as it should not: {self.fault!r}") from self.fault
+        if self.fault is not None and kind is not KeyboardInterrupt:
+            raise Broken(f"a call beside the load ended as it should not: {self.fault!r}") from self.fault
 
     def _run(self) -> None:
         try:
@@ -86,36 +91,83 @@ class BadClients:
 
 
 def tidy(address: str) -> None:
-    """Deletes kept captures that a full suite did not let the generator delete: they are data, not leaks."""
+    """Deletes kept captures that a full suite did not let the generator delete: they are data, not leaks. Broken when that takes too long."""
+    deadline = time.monotonic() + TIDY_TIMEOUT_S
     with grpc.insecure_channel(address) as channel:
         stub = capture_pb2_grpc.CaptureServiceStub(channel)
-        while kept := stub.ListCaptures(capture_pb2.ListCapturesRequest(), timeout=bad_clients.TIMEOUT_S).captures:
-            for capture in kept:
-                stub.DeleteCapture(capture_pb2.DeleteCaptureRequest(name=capture.name), timeout=bad_clients.TIMEOUT_S)
+        while (left_s := deadline - time.monotonic()) > 0:
+            listed = bad_clients.borne(bad_clients.BUSY, lambda: stub.ListCaptures(capture_pb2.ListCapturesRequest(), timeout=left_s))
+            if listed is None:
+                time.sleep(TIDY_AGAIN_S)
+                continue
+            if not listed.captures:
+                return
+            for capture in listed.captures:
+                # Its generator may have deleted it meanwhile.
+                bad_clients.borne(bad_clients.BUSY | {grpc.StatusCode.NOT_FOUND}, lambda: stub.DeleteCapture(
+                    capture_pb2.DeleteCaptureRequest(name=capture.name), timeout=max(deadline - time.monotonic(), TIDY_AGAIN_S)))
+    raise Broken(f"captures are left that could not be listed or deleted in {TIDY_TIMEOUT_S:.0f} s")
 
 
-def readings(cluster, work: Callable[[int], int]) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """For each process what it holds after each of growth.READINGS rounds, against the calls so far. `work(n)` does round n and says how many calls it was."""
-    calls, found = 0, {}
-    for number in range(growth.READINGS):
-        calls += work(number)
+def one_round(cluster, started: dict[str, tuple[int, int | None]], work: Callable[[], int]) -> tuple[int, dict[str, held_memory.Held]]:
+    """How many calls `work` was, and what every process holds after it. Broken when one of those that were `started` has died, or a call ended wrongly."""
+    try:
+        made = work()
+        held_memory.check_alive(cluster, started)
         tidy(cluster.address)
-        for name, held in held_memory.at_rest(cluster).items():
+        held = held_memory.at_rest(cluster)
+    except (Broken, ClusterError, OSError, grpc.RpcError) as error:
+        held_memory.check_alive(cluster, started)  # which would be why
+        if isinstance(error, grpc.RpcError):
+            raise Broken(f"a call ended as it should not: {error!r}") from error
+        raise
+    held_memory.check_alive(cluster, started)
+    if made == 0:
+        raise ClusterError("a round made no call: let it run longer, or with a higher --rate")
+    return made, held
+
+
+def readings(cluster, work: Callable[[int], int], keep: Callable[[Found], None] = lambda found: None) -> Found:
+    """What each process holds after each of growth.READINGS rounds. `work(n)` does round n and says how many calls it was;
+    `keep` is given what there is after every round, since the next may fail."""
+    calls, found = 0, {}
+    started = held_memory.processes(cluster)
+    for number in range(growth.READINGS):
+        made, at_rest = one_round(cluster, started, lambda: work(number))
+        calls += made
+        for name, held in at_rest.items():
             points = found.setdefault(name, {"heap": [], "resident": [], "descriptors": []})
             for what in points:
                 if (amount := getattr(held, what)) is not None:
                     points[what].append((calls, amount))
+        keep(found)
     return found
 
 
-def lines(found: dict[str, dict[str, list[tuple[float, float]]]]) -> dict[str, dict[str, growth.Line]]:
+def write(report: dict, path: pathlib.Path) -> None:
+    """In whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(report) + "\n")
+    part.rename(path)
+
+
+def lines(found: Found) -> dict[str, dict[str, growth.Line]]:
     return {name: {what: growth.fit(points) for what, points in amounts.items() if points} for name, amounts in found.items()}
 
 
-def faults(fits: dict[str, dict[str, growth.Line]]) -> list[str]:
-    """What has not been shown to stay as it is, a line each."""
-    found = [growth.fault(f"{what} of {name}", line) for name, amounts in fits.items() for what, line in amounts.items() if what == "heap"]
-    return [fault for fault in found if fault]
+def faults(fits: dict[str, dict[str, growth.Line]]) -> tuple[list[str], list[str]]:
+    """What surely grows, and what this run does not show to be flat, a line each.
+
+    Of memory the heap decides, and resident memory where nobody tells the heap: a worker's supervisor.
+    """
+    grows, not_shown = [], []
+    for name, amounts in fits.items():
+        what, limit = ("heap", growth.MOST_BYTES_PER_CALL) if "heap" in amounts else ("resident", growth.MOST_RESIDENT_PER_CALL)
+        if fault := growth.fault(f"{what} of {name}", amounts[what], limit):
+            (grows if amounts[what].surely_above(limit) else not_shown).append(fault)
+        if fault := growth.descriptors_fault(name, amounts["descriptors"]):
+            grows.append(fault)
+    return grows, not_shown
 
 
 def table(fits: dict[str, dict[str, growth.Line]]) -> str:
@@ -144,7 +196,8 @@ def generate(cluster, scenario: pathlib.Path, out: pathlib.Path, number: int, fl
 
 
 def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flags: list[str], seed: int = 1, say=lambda text: None, progress=None) -> int:
-    """GOOD when every ledger holds and every process is shown to be flat; the load is the scenario's, and bad clients."""
+    """GOOD when every process is shown to be flat; the load is the scenario's, and bad clients. Broken when a ledger does not hold or a process dies:
+    memory.json then has what was read until then."""
     totals: dict[str, int] = {}
 
     def work(number: int) -> int:
@@ -154,30 +207,28 @@ def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flag
         totals["bad_clients"] = totals.get("bad_clients", 0) + others.calls
         return made + others.calls
 
+    def measured(found: Found) -> dict:
+        return {"scenario": scenario.stem, "seconds": time.monotonic() - begin, "machine": machine(), "commit": commit(), "totals": totals,
+                "most_bytes_per_call": growth.MOST_BYTES_PER_CALL, "at_rest": found, "resident_mib": samples.thinned()}
+
     begin = time.monotonic()
-    try:
-        with Samples(cluster) as samples:
-            found = readings(cluster, work)
-    except Broken as broken:
-        say(f"BROKEN: {broken}")
-        return BROKEN
+    with Samples(cluster) as samples:
+        found = readings(cluster, work, lambda found: write(measured(found), out / "memory.json"))
     fits = lines(found)
-    wrong = faults(fits)
+    grows, not_shown = faults(fits)
     say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()))
     say(table(fits))
-    for line in wrong:
+    for line in grows + not_shown:
         say(f"BROKEN: {line}")
-    report = {"scenario": scenario.stem, "seconds": time.monotonic() - begin, "machine": machine(), "commit": commit(), "totals": totals,
-              "most_bytes_per_call": growth.MOST_BYTES_PER_CALL, "wrong": wrong, "fits": as_json(fits), "at_rest": found,
-              "resident_mib": samples.thinned()}
-    (out / "memory.json").write_text(json.dumps(report) + "\n")
+    report = measured(found) | {"grows": grows, "not_shown": not_shown, "fits": as_json(fits)}
+    write(report, out / "memory.json")
     plots.memory(report, out / "memory.svg")
-    return BROKEN if wrong else GOOD
+    return BROKEN if grows or not_shown else GOOD
 
 
 def kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int) -> Iterator[tuple[str, Callable[[int], int]]]:
-    """Each kind of call alone: its name, and a round of `calls` / growth.READINGS of them."""
-    each = max(1, calls // growth.READINGS)
+    """Each kind of call alone: its name, and a round of `calls` / growth.READINGS of them. REQUIRES: at least FEWEST_CALLS."""
+    each = calls // growth.READINGS
 
     def generator(name: str, path: pathlib.Path, rate: float, *flags: str) -> tuple[str, Callable[[int], int]]:
         return name, lambda number: generate(cluster, path, out / name, number,
@@ -189,22 +240,27 @@ def kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int) -> Ite
     for name, once in bad_clients.KINDS.items():
         def work(_: int, once=once) -> int:
             with grpc.insecure_channel(cluster.address) as channel:
-                return sum(once(cluster.address, channel) for _ in range(each // 10))
+                return sum(once(cluster.address, channel) for _ in range(each // BAD_SHARE))
         yield name, work
 
 
 def run_kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int, say=lambda text: None) -> int:
-    """Of each kind of call alone what every process keeps of it: `calls` from the generator, a tenth of bad clients."""
-    report, wrong = {}, []
+    """Of each kind of call alone what every process keeps of it: `calls` from the generator, a tenth of bad clients. Broken as `run`, with kinds.json."""
+    report, grows, not_shown = {}, [], []
+
+    def keep(name: str, found: Found, **more) -> None:
+        report[name] = {"at_rest": found} | more
+        write({"machine": machine(), "commit": commit(), "kinds": report, "grows": grows, "not_shown": not_shown}, out / "kinds.json")
+
     for name, work in kinds(cluster, scenario, out, calls):
         begin = time.monotonic()
-        found = readings(cluster, work)
+        found = readings(cluster, work, lambda found, name=name: keep(name, found))
         fits = lines(found)
         made = next(iter(found.values()))["resident"][-1][0]
         say(f"{name}: {made:.0f} calls in {time.monotonic() - begin:.0f} s\n{table(fits)}")
-        wrong += [f"{name}: {fault}" for fault in faults(fits)]
-        report[name] = {"calls": made, "fits": as_json(fits), "at_rest": found}
-        (out / "kinds.json").write_text(json.dumps({"machine": machine(), "commit": commit(), "kinds": report, "wrong": wrong}) + "\n")
-    for line in wrong:
+        for told, of_this in zip((grows, not_shown), faults(fits)):
+            told += [f"{name}: {fault}" for fault in of_this]
+        keep(name, found, calls=made, fits=as_json(fits))
+    for line in grows + not_shown:
         say(f"BROKEN: {line}")
-    return BROKEN if wrong else GOOD
+    return BROKEN if grows or not_shown else GOOD

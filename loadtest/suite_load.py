@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import unittest.mock
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "deploy/local"))
@@ -21,6 +20,29 @@ GENERATOR = ROOT / "build/bin/sextant_load"
 GOOD, FAILED, BROKEN, INTERRUPTED = 0, 1, 2, 130
 # A service that is told to end has this long, and as long again to serve anew.
 RESTART_TIMEOUT_S = 120
+
+
+class Broken(Exception):
+    """Something that must hold does not."""
+
+
+class Suite(Cluster):
+    """A cluster whose processes, also those that replace others, are started with `environment` besides this process's."""
+
+    def __init__(self, folder: pathlib.Path, port: int, environment: dict[str, str] | None = None) -> None:
+        super().__init__(folder, port=port)
+        self.environment = environment or {}
+
+    def start(self, *arguments, **options) -> Process:
+        before = dict(os.environ)
+        os.environ.update(self.environment)  # what a cluster hands on is this process's
+        try:
+            return super().start(*arguments, **options)
+        finally:
+            for name in self.environment:
+                os.environ.pop(name)
+                if name in before:
+                    os.environ[name] = before[name]
 
 
 def scenario_path(name: str) -> pathlib.Path:
@@ -44,9 +66,8 @@ def check_generator() -> None:
 def suite(folder: pathlib.Path, model: pathlib.Path, ranks: int, decoders: int, port: int, dtype: str = "bfloat16",
           extra: dict[str, list[str]] | None = None, environment: dict[str, str] | None = None, say=lambda text: None):
     """A running suite for the time of a `with`, started with `environment` besides this process's; ended whatever happens in it."""
-    cluster = Cluster(folder, port=port)
-    with unittest.mock.patch.dict(os.environ, environment or {}):
-        cluster.up(model.resolve(), ranks, decoders, "cpu", dtype, say=say, extra=extra)
+    cluster = Suite(folder, port, environment)
+    cluster.up(model.resolve(), ranks, decoders, "cpu", dtype, say=say, extra=extra)
     try:
         yield cluster
     finally:

@@ -1,5 +1,7 @@
 """The load generator against real suites: its ledger holds, a damaged one does not, and upgrades lose nothing."""
 
+import concurrent.futures
+import contextlib
 import json
 import os
 import pathlib
@@ -8,16 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
+import bad_clients
 import growth
+import grpc
 import held_memory
 import pytest
 import rolling
+import run as loadtest_run
 import soak
 import suite_load
 import sweep
-from cluster import Cluster
-from suite import MODELS, ROOT, free_base_port, process
+from cluster import Cluster, Process, start_time
+from sextant.v1 import capture_pb2
+from suite import MODELS, ROOT, free_base_port, process, until
 
 LONG = os.environ.get("SEXTANT_TEST_SET") == "long"
 
@@ -106,11 +113,10 @@ def test_a_flood_is_refused_with_reason_and_delay(make_cluster, tmp_path) -> Non
     cluster.down()
 
 
-def heap_of(leak: float, calls_a_round: int, step: int = 0) -> list[tuple[float, float]]:
-    """Readings of a process that fills its caches in the first rounds, breathes by 40 KiB, once takes a `step` more, and leaks `leak` bytes a call."""
+def heap_of(leak: float, calls_a_round: int) -> list[tuple[float, float]]:
+    """Readings of a process that fills its caches in the first rounds, breathes by 40 KiB, and leaks `leak` bytes a call."""
     noise = random.Random(5)
-    return [(n * calls_a_round, 8e6 + 1e6 * (1 - 0.3**n) + (step if n > growth.READINGS // 2 else 0) + leak * n * calls_a_round + noise.uniform(-2e4, 2e4))
-            for n in range(1, growth.READINGS + 1)]
+    return [(n * calls_a_round, 8e6 + 1e6 * (1 - 0.3**n) + leak * n * calls_a_round + noise.uniform(-2e4, 2e4)) for n in range(1, growth.READINGS + 1)]
 
 
 @pytest.mark.parametrize(("leak", "calls", "verdict"), [
@@ -131,6 +137,152 @@ def test_the_confidence_is_what_it_says() -> None:
         missed += abs(line.per_call) > line.bound
     # 100 of 2000 are expected; the spread of that number is 10.
     assert 50 < missed < 150
+
+
+def rounds_of(amount, calls_a_round: int = 1000) -> list[tuple[float, float]]:
+    """Readings of what is `amount(n)` after round n."""
+    return [(n * calls_a_round, amount(n)) for n in range(1, growth.READINGS + 1)]
+
+
+@pytest.mark.parametrize(("changed", "grows", "not_shown"), [
+    ({}, "", ""),
+    ({"descriptors": rounds_of(lambda n: 10 + 2 * n)}, "descriptors of it grow: +2.0", ""),
+    ({"descriptors": rounds_of(lambda n: 10 + n // 2)}, "", ""),  # as much as is allowed
+    ({"descriptors": rounds_of(lambda n: 10 + n // 10, 50)}, "", ""),  # one, for good, and few calls
+    ({"heap": rounds_of(lambda n: 40000 * n), "resident": rounds_of(lambda n: 0)}, "heap of it grows", ""),
+    ({"heap": rounds_of(lambda n: 0), "resident": rounds_of(lambda n: 100000 * n)}, "", ""),  # the heap decides
+    ({"resident": rounds_of(lambda n: 100000 * n)}, "resident of it grows", ""),
+    ({"resident": rounds_of(lambda n: 400000 * (n % 5))}, "", "resident of it is not shown to be flat")])
+def test_what_is_not_flat_is_said(changed: dict, grows: str, not_shown: str) -> None:
+    flat = {"heap": [], "resident": rounds_of(lambda n: 2**20), "descriptors": rounds_of(lambda n: 10)}
+    for found, expected in zip(soak.faults(soak.lines({"it": flat | changed})), (grows, not_shown)):
+        assert len(found) == bool(expected) and expected in "".join(found), found
+
+
+def this_process(**other) -> types.SimpleNamespace:
+    """A cluster of one registry, which is the test itself."""
+    one = {"name": "steering_registry", "binary": "steering_registry", "pid": os.getpid(), "http": 1, "ranks": list} | other
+    return types.SimpleNamespace(processes=[types.SimpleNamespace(**one)])
+
+
+def test_a_metric_that_is_gone_is_no_zero(monkeypatch) -> None:
+    monkeypatch.setattr(held_memory.exposition, "scrape", lambda port: "sextant_gateway_requests_in_flight 0\nprocess_heap_bytes 5\n")
+    assert held_memory.at_rest(this_process(binary="gateway"))["steering_registry"].heap == 5
+    monkeypatch.setattr(held_memory.exposition, "scrape", lambda port: "process_heap_bytes_renamed 5\n")
+    with pytest.raises(suite_load.Broken, match="process_heap_bytes"):
+        held_memory.at_rest(this_process())
+    with pytest.raises(suite_load.Broken, match="sextant_gateway_requests_in_flight"):
+        held_memory.under_way(this_process(binary="gateway"))
+
+
+@pytest.mark.parametrize(("ends", "why"), [("ledger", "the ledger"), ("died", "gateway has died"), ("call", "as it should not")])
+def test_a_soak_that_ends_early_leaves_what_it_has_read(tmp_path, monkeypatch, ends: str, why: str) -> None:
+    with subprocess.Popen(["sleep", "600"]) as child:
+        gateway = Process("gateway", "gateway", child.pid, 1, str(tmp_path / "log"), [], start_time(child.pid))
+
+        def generate(cluster, scenario, out, number: int, *_) -> int:
+            if number == 2:
+                if ends == "died":
+                    child.kill()
+                    child.wait()
+                raise {"ledger": suite_load.Broken("the ledger"), "died": suite_load.ClusterError("refused"), "call": grpc.RpcError("no")}[ends]
+            return 10
+
+        monkeypatch.setattr(soak, "generate", generate)
+        monkeypatch.setattr(soak, "tidy", lambda address: None)
+        monkeypatch.setattr(soak, "BadClients", lambda address: contextlib.nullcontext(types.SimpleNamespace(calls=1)))
+        monkeypatch.setattr(held_memory, "at_rest", lambda cluster: {"gateway": held_memory.Held(5, 6, 7)})
+        try:
+            with pytest.raises(suite_load.Broken, match=why):
+                soak.run(types.SimpleNamespace(address="", processes=[gateway]), pathlib.Path("tiny"), tmp_path, 60, [])
+        finally:
+            child.kill()
+    report = json.loads((tmp_path / "memory.json").read_text())
+    assert report["at_rest"] == {"gateway": {"heap": [[11, 5], [22, 5]], "resident": [[11, 6], [22, 6]], "descriptors": [[11, 7], [22, 7]]}}
+
+
+class Answers(grpc.GenericRpcHandler):
+    """Ends every call as told: by method a code, or a message to answer."""
+
+    def __init__(self, answers: dict) -> None:
+        self.answers = answers
+
+    def service(self, details):
+        answer = self.answers[details.method.rpartition("/")[2]]
+        if isinstance(answer, grpc.StatusCode):
+            return grpc.unary_unary_rpc_method_handler(lambda request, context: context.abort(answer, "as the test wants"))
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: answer().SerializeToString())
+
+
+@contextlib.contextmanager
+def answering(answers: dict):
+    """The address of a server of `answers`."""
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), handlers=[Answers(answers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "INTERNAL"])
+def test_who_connects_bears_a_busy_suite(code: str) -> None:
+    with answering({"GetModel": grpc.StatusCode[code]}) as address:
+        with pytest.raises(suite_load.Broken, match=code) if code == "INTERNAL" else contextlib.nullcontext():
+            assert bad_clients.connect(address, None) == 1
+
+
+def test_what_is_tidied_may_be_gone_but_not_stay(monkeypatch) -> None:
+    kept = capture_pb2.ListCapturesResponse(captures=[capture_pb2.Capture(name="captures/1")])
+    lists = iter([kept, capture_pb2.ListCapturesResponse()])
+    with answering({"ListCaptures": lambda: next(lists), "DeleteCapture": grpc.StatusCode.NOT_FOUND}) as address:
+        soak.tidy(address)
+    assert next(lists, None) is None
+    monkeypatch.setattr(soak, "TIDY_TIMEOUT_S", 0.5)
+    with answering({"ListCaptures": lambda: kept, "DeleteCapture": grpc.StatusCode.UNAVAILABLE}) as address, pytest.raises(suite_load.Broken, match="left"):
+        soak.tidy(address)
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    ("--kinds 0", "at least 180"), ("--kinds 179", "at least 180"), ("--kinds many", "invalid int"), ("--soak 0s", "at least 18s"), ("--soak 5", "not a time"),
+    ("--duration 0s", "at least"), ("--rate 0", "at least"), ("--rate nan", "at least"), ("--seed -1", "at least"), ("--rolling --rounds 0", "at least"),
+    ("--kinds 180 --rate 5", "--rate does nothing"), ("--kinds 180 --duration 5s", "--duration does nothing"), ("--kinds 180 --seed 0", "--seed does nothing"),
+    ("--soak 18s --duration 5s", "--duration does nothing"), ("--rolling --duration 5s", "--duration does nothing"), ("--sweep --rounds 2", "--rounds does nothing"),
+    ("--rounds 2", "--rounds does nothing")])
+def test_arguments_that_cannot_be_are_refused(capsys, words: str, why: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        loadtest_run.parse(["tiny", *words.split()])
+    assert ended.value.code == suite_load.FAILED and why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["--kinds 180", "--soak 18s --rate 5 --seed 0", "--rolling --rounds 2 --rate 5", "--sweep --rate 5 --duration 5s --seed 2", "--duration 5s"])
+def test_arguments_that_can_be_are_taken(words: str) -> None:
+    loadtest_run.parse(["tiny", *words.split()])
+
+
+def test_what_does_not_hold_ends_with_a_line_and_its_status(tmp_path, monkeypatch, capsys) -> None:
+    def broken(*_) -> int:
+        raise suite_load.Broken("a call ended as it should not")
+
+    monkeypatch.setattr(loadtest_run, "suite", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(loadtest_run, "check_generator", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(soak, "run_kinds", broken)
+    assert loadtest_run.main(["tiny", "--kinds", "180", "--out", str(tmp_path)]) == suite_load.BROKEN
+    assert capsys.readouterr().out.splitlines()[-1] == "BROKEN: a call ended as it should not"
+
+
+def test_a_suite_hands_its_environment_to_what_it_starts(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("SEXTANT_TEST_KEPT", "before")
+    cluster = suite_load.Suite(tmp_path, 1, {"SEXTANT_TEST_KEPT": "in it", "SEXTANT_TEST_NEW": "in it"})
+    cluster.binaries = tmp_path
+    (tmp_path / "tell").write_text("#!/bin/sh\necho $SEXTANT_TEST_KEPT, $SEXTANT_TEST_NEW\n")
+    (tmp_path / "tell").chmod(0o755)
+    told = cluster.start("tell", "tell", 1, [])
+    until(lambda: pathlib.Path(told.log).read_text().endswith("\n"), "what it started to tell")
+    assert pathlib.Path(told.log).read_text() == "in it, in it\n"
+    assert os.environ["SEXTANT_TEST_KEPT"] == "before" and "SEXTANT_TEST_NEW" not in os.environ
 
 
 def test_a_gateway_that_leaks_is_found(make_cluster, tmp_path, monkeypatch) -> None:
@@ -187,8 +339,13 @@ def test_ctrl_c_takes_the_suite_down(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not LONG, reason="a soak takes minutes; tests/run --long runs it")
-def test_no_process_keeps_anything_of_its_calls(tmp_path) -> None:
+def test_no_process_grows_with_its_calls(tmp_path, capsys) -> None:
     said: list[str] = []
     with suite_load.suite(tmp_path / "suite", MODELS / "llama31_tiny", 2, 1, free_base_port(29500), environment=held_memory.EXACT) as cluster:
-        code = soak.run(cluster, suite_load.scenario_path("tiny"), tmp_path, 600, ["--rate=30"], say=said.append)
-    assert code == suite_load.GOOD, "\n".join(said)
+        soak.run(cluster, suite_load.scenario_path("tiny"), tmp_path, 600, ["--rate=30"], say=said.append)
+    report = json.loads((tmp_path / "memory.json").read_text())
+    # Ten minutes decide of most processes, not of all.
+    with capsys.disabled():
+        for line in report["not_shown"]:
+            print(f"\n{line}")
+    assert not report["grows"], "\n".join(said)
