@@ -131,8 +131,8 @@ class Process:
         return sum(values) if values else None
 
 
-def gpu_count(folder: pathlib.Path = pathlib.Path("/dev"), visible: str | None = os.environ.get("CUDA_VISIBLE_DEVICES")) -> int:
-    """NVIDIA GPUs that processes started from here see: those of the machine that CUDA_VISIBLE_DEVICES names."""
+def gpu_count(visible: str | None, folder: pathlib.Path = pathlib.Path("/dev")) -> int:
+    """NVIDIA GPUs that a process sees to which CUDA_VISIBLE_DEVICES says `visible`, or nothing."""
     present = sum(path.name.removeprefix("nvidia").isdecimal() for path in folder.glob("nvidia*"))
     if visible is None:
         return present
@@ -220,7 +220,7 @@ class Cluster:
             raise ClusterError(f"no model at {model}: `deploy/setup model` fetches the quickstart's, --model names another")
         if not (1 <= self.port <= 64000 and 1 <= ranks <= MOST_RANKS and 0 <= decoders <= MOST_DECODERS):
             raise ClusterError(f"--port is 1 to 64000 (others follow it), --ranks 1 to {MOST_RANKS}, --decoders 0 to {MOST_DECODERS}")
-        ranks_on, decoders_on = place(device, ranks, gpu_count() if device == "cuda" else 0)
+        ranks_on, decoders_on = place(device, ranks, gpu_count(os.environ.get("CUDA_VISIBLE_DEVICES")) if device == "cuda" else 0)
         ports = [self.port + n for n in (0, 10, 20, 30, 1000, 1010, 1020, 1030)]
         for port in ports + [self.port + 1011 + r for r in range(ranks)] + [self.port + 1040 + d for d in range(decoders)]:
             with socket.socket() as probe:
