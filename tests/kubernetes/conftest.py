@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
 from container_tools import BASE_IMAGE, IMAGES, ROOT, ContainerTools, missing
@@ -9,8 +10,8 @@ from outside import MODEL
 
 
 @pytest.fixture(scope="session")
-def tools() -> ContainerTools:
-    """buildah and podman, and the base image made anew."""
+def tools() -> Iterator[ContainerTools]:
+    """buildah and podman, and the base image made anew; at the end, images that a newer one has replaced go."""
     if os.environ.get("SEXTANT_TEST_SET") != "long":
         pytest.skip("containers are built and run in tests/run --long")
     reason = missing()
@@ -20,7 +21,8 @@ def tools() -> ContainerTools:
     start = time.monotonic()
     made.make_base()
     print(f"\nbase image: {time.monotonic() - start:.0f} s, {made.image_bytes(BASE_IMAGE) / 1e6:.0f} MB")
-    return made
+    yield made
+    made.podman("image", "prune", "--force", timeout_s=600)
 
 
 @pytest.fixture(scope="session")

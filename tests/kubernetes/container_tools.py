@@ -1,9 +1,11 @@
 """Builds images with buildah and runs pods with podman, in a storage of its own, without a daemon or a registry."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -60,24 +62,31 @@ class ContainerTools:
         self.networks = ["--network-config-dir", str(folder / "networks")]
 
     def _run(self, command: list[str], timeout_s: float, log: pathlib.Path | None = None, variables: dict[str, str] | None = None) -> str:
-        environment = self.environment | (variables or {})
+        with contextlib.ExitStack() as stack:
+            out = subprocess.PIPE if log is None else stack.enter_context(open(log, "w"))
+            # In a session of its own, so that what it has started can be ended with it.
+            process = stack.enter_context(subprocess.Popen(
+                command, env=self.environment | (variables or {}), stdout=out, stderr=out, text=True, start_new_session=True))
+            try:
+                output, error = process.communicate(timeout=timeout_s)
+            except BaseException:  # too slow, or Ctrl-C, which does not reach another session
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         if log is not None:
-            with open(log, "w") as out:
-                code = subprocess.run(command, env=environment, stdout=out, stderr=out, timeout=timeout_s).returncode
             output = error = log.read_text(errors="replace")
-        else:
-            result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout_s)
-            code, output, error = result.returncode, result.stdout, result.stderr
-        if code != 0:
-            raise ContainerError(f"{' '.join(command)}: exit status {code}\n" + "\n".join(error.splitlines()[-25:]))
+        if process.returncode != 0:
+            raise ContainerError(f"{' '.join(command)}: exit status {process.returncode}\n" + "\n".join(error.splitlines()[-25:]))
         return output
 
     def podman(self, *arguments: str, timeout_s: float = 120) -> str:
         return self._run(["podman", *self.storage, *self.networks, *arguments], timeout_s)
 
     def has_image(self, name: str) -> bool:
-        command = ["podman", *self.storage, "image", "exists", name]
-        return subprocess.run(command, env=self.environment, timeout=60).returncode == 0
+        try:
+            self.podman("image", "exists", name)
+        except ContainerError:
+            return False
+        return True
 
     def compose(self, variables: dict[str, str], files: list[pathlib.Path], *arguments: str, timeout_s: float = 300) -> str:
         """podman-compose with these variables for its files."""
@@ -118,16 +127,20 @@ class ContainerTools:
 
 def main() -> int:
     """Builds the image of a target by hand: python tests/kubernetes/container_tools.py [cpu|gpu] [ARG=VALUE]..."""
-    reason = missing()
+    target = sys.argv[1] if len(sys.argv) > 1 else "cpu"
+    if target not in IMAGES:
+        print(f"there is no target {target}: {' or '.join(IMAGES)}", file=sys.stderr)
+        return 2
+    stand_in = target == "gpu" and not any(pair.startswith("CUDA=") for pair in sys.argv[2:])
+    reason = missing() or (missing_toolkit() if stand_in else None)
     if reason:
         print(reason, file=sys.stderr)
         return 1
-    target = sys.argv[1] if len(sys.argv) > 1 else "cpu"
     tools = ContainerTools(ROOT / "build/containers")
     if not tools.has_image(BASE_IMAGE):
         tools.make_base()
     arguments = {"BASE": BASE_IMAGE} | dict(pair.split("=", 1) for pair in sys.argv[2:])
-    if target == "gpu" and "CUDA" not in arguments and not missing_toolkit():
+    if stand_in:
         tools.make_cuda()
         arguments["CUDA"] = CUDA_IMAGE
     tools.build_and_tell(target, arguments)

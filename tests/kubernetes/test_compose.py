@@ -28,6 +28,8 @@ def service_problems(name: str, service: dict, compose: dict) -> list[str]:
     if service["image"].rpartition(":")[2] in ("latest", service["image"]):
         found.append("its image has no fixed tag")
     found += [f"port {port} is open to other machines" for port in service.get("ports", []) if not port.startswith("127.0.0.1:")]
+    # They replace the host's ports; a service's own SEXTANT_PORT is its --port.
+    found += [f"port {port} hangs on a service's own variable" for port in service.get("ports", []) if "${SEXTANT_" in port]
     sources = [v.split(":")[0] for v in service.get("volumes", []) if isinstance(v, str)]
     found += [f"volume {s} is not declared" for s in sources if "/" not in s and s not in compose["volumes"]]
     found += [f"there is no {s}" for s in sources if s.startswith("./") and not (ROOT / "deploy" / s).exists()]
@@ -42,6 +44,7 @@ def problems(compose: dict, scrapes: dict) -> list[str]:
     services = own(compose)
     if built != list({compose["services"][name]["image"] for name in services}):
         found.append("the image of our services is not built by exactly one of them")
+    found += [f"{name}: its image might be pulled" for name in services if compose["services"][name].get("pull_policy") != "never"]
     if {binary for binary, _, _ in services.values()} != BINARIES:
         found.append("not all five services are there")
     ports: dict[str, set[int]] = {}
@@ -79,6 +82,8 @@ BROKEN = {
     "nothing to mount": ("there is no ./dashboards", lambda c: c["services"]["grafana"]["volumes"].append("./dashboards:/d:ro")),
     "undeclared volume": ("is not declared", lambda c: c["volumes"].pop("captures")),
     "built twice": ("by exactly one", lambda c: c["services"]["capture"].update(build=c["services"]["gateway"]["build"])),
+    "pulled": ("lens-decoder: its image might be pulled", lambda c: c["services"]["lens-decoder"].pop("pull_policy")),
+    "a service's own port": ("own variable", lambda c: c["services"]["gateway"].update(ports=["127.0.0.1:${SEXTANT_PORT:-7700}:7700"])),
     "a service is missing": ("not all five", lambda c: c["services"].pop("steering-registry")),
 }
 

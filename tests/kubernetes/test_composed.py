@@ -18,6 +18,10 @@ from suite import free_base_port
 COMPOSE = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
 RULES = [rule for path in (ROOT / "deploy/prometheus/rules").iterdir() for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 CHECKED = [name for name, service in COMPOSE["services"].items() if "healthcheck" in service]
+SCRAPES = yaml.safe_load((ROOT / "deploy/prometheus/compose.yml").read_text())["scrape_configs"]
+# Every process but lens decoders, whose names are addresses.
+NAMED = {target for job in SCRAPES for group in job["static_configs"] for target in group["targets"]}
+TIMEOUT_S = 300
 FIRST_PORT = 26200
 PROMETHEUS_OFFSET = 2000
 CHANGES = ["grafana: not started (no package of it to make an image of)",
@@ -35,7 +39,7 @@ class Composed:
         changed = tools.folder / "composed.yaml"
         changed.write_text(yaml.safe_dump({"services": {"prometheus": {"image": PROMETHEUS_IMAGE}}}))
         self.files = [ROOT / "deploy/compose.yaml", changed]
-        self.variables = {"SEXTANT_MODELS": str(MODEL.parent), "SEXTANT_PORT": str(self.port), "PROMETHEUS_PORT": str(self.port + PROMETHEUS_OFFSET)}
+        self.variables = {"SEXTANT_MODELS": str(MODEL.parent), "GATEWAY_PORT": str(self.port), "PROMETHEUS_PORT": str(self.port + PROMETHEUS_OFFSET)}
 
     def up(self, *options: str) -> None:
         services = [name for name in COMPOSE["services"] if name != "grafana"]
@@ -54,12 +58,36 @@ class Composed:
             return json.load(answer)["data"]
 
     def scraped(self) -> list[str]:
-        """The hosts of the targets whose last scrape went well; a decoder's is an address."""
+        """The hosts of the targets whose last scrape went well."""
         try:
             targets = self.prometheus("targets")["activeTargets"]
         except OSError:
             return []
         return [target["labels"]["instance"] for target in targets if target["health"] == "up"]
+
+    def wait_scraped(self, decoders: int) -> None:
+        """Waits until every process is scraped, and so many lens decoders."""
+
+        def all_scraped() -> bool:
+            up = self.scraped()
+            return set(up) > NAMED and len(up) == len(NAMED) + decoders
+
+        wait_until(f"every process is scraped, {decoders} of them lens decoders", all_scraped, TIMEOUT_S)
+
+    def recorded(self, name: str) -> float:
+        """The sum of what a rule has recorded; 0 before it has."""
+        try:
+            return sum(float(series["value"][1]) for series in self.prometheus("query", query=name)["result"])
+        except OSError:
+            return 0
+
+    def rules(self) -> dict[str, str]:
+        """Every rule's health by its name; none while Prometheus does not answer."""
+        try:
+            groups = self.prometheus("rules")["groups"]
+        except OSError:
+            return {}
+        return {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
 
     def healthy(self, service: str) -> bool:
         try:
@@ -96,7 +124,7 @@ def composed(tools: ContainerTools, cpu_image: str) -> Iterator[Composed]:
 def test_every_healthcheck_passes_and_could_fail(composed) -> None:
     assert len(CHECKED) == 5
     for service in CHECKED:
-        waited = wait_until(f"{service} is healthy", lambda service=service: composed.healthy(service), 300)
+        waited = wait_until(f"{service} is healthy", lambda service=service: composed.healthy(service), TIMEOUT_S)
         print(f"\n{service}: healthy after {waited:.1f} s more", end="")
         with pytest.raises(ContainerError):
             composed.tools.podman("exec", "--env=SEXTANT_HTTP_PORT=1", f"sextant_{service}_1", *COMPOSE["services"][service]["healthcheck"]["test"][1:])
@@ -113,26 +141,24 @@ def test_a_client_outside_gets_readings(composed) -> None:
 
 
 def test_prometheus_scrapes_every_process_and_records(composed) -> None:
-    scrapes = yaml.safe_load((ROOT / "deploy/prometheus/compose.yml").read_text())["scrape_configs"]
-    named = {target for job in scrapes for group in job["static_configs"] for target in group["targets"]}
-    wait_until("every process is scraped", lambda: named < set(composed.scraped()) and len(composed.scraped()) == len(named) + 1, 60)
-    rules = [rule for group in composed.prometheus("rules")["groups"] for rule in group["rules"]]
-    assert sorted(rule["name"] for rule in rules) == sorted(rule.get("record", rule.get("alert")) for rule in RULES)
+    composed.wait_scraped(decoders=1)
     # Only what rises between two scrapes has a rate.
     composed.generate()
+    wait_until("a rate is recorded", lambda: composed.recorded("sextant:generate_requests:rate5m") > 0, TIMEOUT_S)
+    rules: dict[str, str] = {}
 
-    def recorded(name: str) -> float:
-        return sum(float(series["value"][1]) for series in composed.prometheus("query", query=name)["result"])
+    def evaluated() -> bool:
+        rules.update(composed.rules())
+        return bool(rules) and "unknown" not in rules.values()
 
-    wait_until("a rate is recorded", lambda: recorded("sextant:generate_requests:rate5m") > 0, 60)
-    rules = [rule for group in composed.prometheus("rules")["groups"] for rule in group["rules"]]
-    assert {rule["health"] for rule in rules} == {"ok"}, rules
+    wait_until("every rule has been evaluated", evaluated, TIMEOUT_S)
+    assert rules == {rule.get("record", rule.get("alert")): "ok" for rule in RULES}
 
 
 def test_a_second_decoder_comes_and_is_scraped(composed) -> None:
-    before = composed.scraped()
+    composed.wait_scraped(decoders=1)
     composed.up("--scale=lens-decoder=2")
-    wait_until("the second decoder is scraped", lambda: len(composed.scraped()) == len(before) + 1, 60)
+    composed.wait_scraped(decoders=2)
     composed.generate()
 
 
