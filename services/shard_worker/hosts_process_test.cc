@@ -15,6 +15,7 @@
 
 #include "common/base/error.h"
 #include "common/model/testing/tiny_model.h"
+#include "services/shard_worker/testing/free_ports.h"
 #include "services/shard_worker/testing/host_network.h"
 #include "services/shard_worker/testing/worker_process.h"
 
@@ -40,6 +41,10 @@ class HostsTest : public ::testing::Test {
   static void TearDownTestSuite() { delete network_; }
 
   void SetUp() override {
+    if (network_ == nullptr) {
+      port_ = FreePorts(1);
+      leader_port_ = FreePorts(2);
+    }
     TinyModel(TinyModel::Spec()).WriteHf(folder_);
     std::ofstream(File("token")) << "the token of this test";
     chmod(File("token").c_str(), 0600);
@@ -63,17 +68,15 @@ class HostsTest : public ::testing::Test {
             .device = "cuda",
             .model = folder_.path(),
             .ranks = 2,
-            .port = 20000 + getpid() % 10000,
+            .port = port_,
             .flags = std::move(flags)};
   }
   void StartHost(int node, const std::vector<std::string>& flags = {}) {
     WorkerProcessOptions options = Options(flags);
-    // Behind those of plain workers; the leader's ranks talk at the port after it.
-    const int port = 30001 + getpid() % 1000 * 2;
     const std::string address = network_ == nullptr ? "127.0.0.1" : HostNetwork::AddressOf(0);
-    for (const std::string& flag :
-         {std::string("--nodes=2"), absl::StrCat("--node_rank=", node),
-          absl::StrCat("--leader=", address, ":", port), absl::StrCat("--group_token_file=", File("token"))})
+    for (const std::string& flag : {std::string("--nodes=2"), absl::StrCat("--node_rank=", node),
+                                    absl::StrCat("--leader=", address, ":", leader_port_),
+                                    absl::StrCat("--group_token_file=", File("token"))})
       options.flags.push_back(flag);
     options.log = File(absl::StrCat("log-", node));
     if (network_ != nullptr) options.enter = [node] { return network_->Enter(node); };
@@ -98,6 +101,9 @@ class HostsTest : public ::testing::Test {
   }
 
   static inline HostNetwork* network_ = nullptr;
+  // Namespaces have all ports to themselves. The leader's ranks talk at the port after leader_port_.
+  int port_ = 7710;
+  int leader_port_ = 29500;
   TemporaryFolder folder_;
   std::optional<WorkerProcess> hosts_[2];
 };
