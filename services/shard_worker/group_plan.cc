@@ -37,10 +37,11 @@ absl::Status CheckAlike(PlanChannel& channel, absl::string_view description, abs
   const auto hash = static_cast<int32_t>(HashOf(description) % PlanChannel::kMostCompared);
   SEXTANT_ASSIGN_OR_RETURN(const ComparedValues all, channel.Compare(hash, timeout));
   if (all.least == all.most) return absl::OkStatus();
-  return MakeError(absl::StatusCode::kInvalidArgument, "FLAG_INVALID",
-                   absl::StrCat("the ranks of the group were not started alike; --model and all other flags "
-                                "but --node_rank must be the same on every host. Here: ",
-                                description));
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "FLAG_INVALID",
+      absl::StrCat("the ranks of the group were not started alike: sizes, dtype and vocabulary must be "
+                   "the same on every host, so give all the same flags but --node_rank. Here: ",
+                   description));
 }
 
 std::string DescribePlan(const DevicePlan& plan, int64_t ring_bytes) {
@@ -51,6 +52,25 @@ std::string DescribePlan(const DevicePlan& plan, int64_t ring_bytes) {
                       options.dtype == DType::kF32 ? "float32" : "bfloat16", ", ring bytes ", ring_bytes,
                       ", vocabulary ", absl::StrJoin(plan.collectives.widths, "+"), ", kv block bytes ",
                       plan.kv_block_bytes);
+}
+
+absl::Status CheckSameWeights(PlanChannel& channel, absl::string_view weights_sha256,
+                              absl::Duration timeout) {
+  std::string leader(weights_sha256);
+  if (channel.rank() == 0) {
+    SEXTANT_RETURN_IF_ERROR(channel.Broadcast(leader, timeout));
+  } else {
+    SEXTANT_ASSIGN_OR_RETURN(leader, channel.Receive(timeout));
+  }
+  const bool differs = !weights_sha256.empty() && weights_sha256 != leader;
+  SEXTANT_ASSIGN_OR_RETURN(const ComparedValues all, channel.Compare(differs ? 1 : 0, timeout));
+  if (all.most == 0) return absl::OkStatus();
+  return MakeError(
+      absl::StatusCode::kInvalidArgument, "MODEL_MISMATCH",
+      absl::StrCat(
+          "the hosts of the group hold different weights: --model must name the same weight files on "
+          "every host. Digest of host 0: ",
+          leader, differs ? absl::StrCat("; here: ", weights_sha256) : std::string()));
 }
 
 }  // namespace sextant

@@ -1,5 +1,5 @@
-// What ranks make sure of before they load: that all plan with the memory of the smallest device, and that
-// all were started alike.
+// What ranks make sure of before they serve: that all plan with the memory of the smallest device, that all
+// were started alike and that all hosts hold the same weights.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,12 @@ absl::StatusOr<int64_t> LeastMemory(PlanChannel& channel, int64_t bytes, absl::D
 // INVALID_ARGUMENT / FLAG_INVALID on every rank when their descriptions differ. Otherwise as LeastMemory.
 absl::Status CheckAlike(PlanChannel& channel, absl::string_view description, absl::Duration timeout);
 
-// What must be the same on all ranks of a group: sizes of batches, blocks and rings.
+// What must be the same on all ranks of a group: sizes of batches, blocks and rings, and the dtype.
 std::string DescribePlan(const DevicePlan& plan, int64_t ring_bytes);
+
+// INVALID_ARGUMENT / MODEL_MISMATCH on every rank when a rank's `weights_sha256` is not that of rank 0. Ranks
+// other than 0 may give "", which is compared with nothing: one digest of a host is enough. Otherwise as
+// LeastMemory.
+absl::Status CheckSameWeights(PlanChannel& channel, absl::string_view weights_sha256, absl::Duration timeout);
 
 }  // namespace sextant

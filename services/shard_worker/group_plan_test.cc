@@ -1,4 +1,4 @@
-// What ranks agree on before they load.
+// What ranks agree on before they serve.
 #include "services/shard_worker/group_plan.h"
 
 #include <gtest/gtest.h>
@@ -33,6 +33,18 @@ TEST(GroupPlanTest, RanksThatDifferAreAllRefused) {
       const std::string description = !alike && rank == 2 ? "rows 64" : "rows 512";
       const absl::Status status = CheckAlike(channel, description, kLong);
       return ErrorReason(status) == (alike ? "" : "FLAG_INVALID") ? "" : status.ToString();
+    });
+  }
+}
+
+TEST(GroupPlanTest, HostsWithOtherWeightsAreAllRefused) {
+  // The second rank is not the first of its host and gives none.
+  for (const std::string last : {"ab", "cd"}) {
+    RunGroup(RankKind::kThreads, 3, [last](GroupMemory& memory, int rank) -> std::string {
+      ShmPlanChannel channel(memory, rank);
+      const std::string digests[] = {"ab", "", last};
+      const absl::Status status = CheckSameWeights(channel, digests[rank], kLong);
+      return ErrorReason(status) == (last == "ab" ? "" : "MODEL_MISMATCH") ? "" : status.ToString();
     });
   }
 }

@@ -177,5 +177,17 @@ TEST_F(HostsTest, HostsThatWereStartedDifferentlyAreRefused) {
   }
 }
 
+// Every size is the same: only the weights tell.
+TEST_F(HostsTest, HostsThatHoldOtherWeightsAreRefused) {
+  TemporaryFolder other;
+  TinyModel(TinyModel::Spec(), 2).WriteHf(other);
+  StartHost(0);
+  StartHost(1, {"--model=" + other.path()});
+  for (int node = 0; node < 2; ++node) {
+    EXPECT_EQ(WEXITSTATUS(host(node).Wait()), 1) << "restarting would not help";
+    EXPECT_NE(LogOf(node).find("MODEL_MISMATCH"), std::string::npos);
+  }
+}
+
 }  // namespace
 }  // namespace sextant

@@ -20,6 +20,7 @@
 #include "services/shard_worker/engine.h"
 #include "services/shard_worker/errors.h"
 #include "services/shard_worker/follower.h"
+#include "services/shard_worker/group_plan.h"
 #include "services/shard_worker/rank_parts.h"
 #include "services/shard_worker/worker_metrics.h"
 #include "services/shard_worker/worker_service.h"
@@ -35,6 +36,8 @@ constexpr absl::Duration kFarewell = absl::Milliseconds(300);
 constexpr absl::Duration kLostLook = absl::Milliseconds(50);
 // Between looks at the other ranks while they load.
 constexpr absl::Duration kLoadLook = absl::Milliseconds(20);
+// For ranks that have loaded to compare digests that they have computed.
+constexpr absl::Duration kCompareTimeout = absl::Minutes(2);
 
 pb::GetEngineResponse Describe(const WorkerConfig& config, const RankParts& parts,
                                const ModelDigest& digest) {
@@ -97,9 +100,19 @@ absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
   RankMetrics metrics(*registry, config.epoch, config.restart_count, config.rank);
   SEXTANT_ASSIGN_OR_RETURN(const auto http, StartHttp(config, registry, ready));
   SEXTANT_RETURN_IF_ERROR(LoadRank(config, {}, nullptr, parts));
+  // The weights were just read, so that hashing finds them in the page cache.
+  ModelDigest digest;
+  if (config.node_count > 1 && config.rank == RanksBefore(config, config.node)) {
+    SEXTANT_ASSIGN_OR_RETURN(digest, DigestModel(*parts.source, config.digest_cache_dir));
+  }
   http->SetBeforeScrape([&metrics, &parts] { metrics.Update(*parts.ring, *parts.outbox); });
   parts.link = std::make_unique<CaptureLink>(*parts.outbox);
   parts.channel->Report(ReportWord::kReady, 1);
+  if (config.node_count > 1) {
+    // No deadline: others may load for long. A rank that is lost ends the wait by an abort.
+    SEXTANT_RETURN_IF_ERROR(
+        CheckSameWeights(*parts.channel, digest.weights_sha256, absl::InfiniteDuration()));
+  }
   ready = true;
   const absl::Status status = FollowPlans(*parts.channel, *parts.executor, config.epoch);
   if (!RankRefused(status)) return status;
@@ -128,8 +141,12 @@ class Leader {
                                               {{pb::WorkerService::service_full_name(), &handler_}}));
     SEXTANT_RETURN_IF_ERROR(Load(*metrics));
     http->SetBeforeScrape([this, &rank_metrics] { rank_metrics.Update(*parts_.ring, *parts_.outbox); });
-    SEXTANT_RETURN_IF_ERROR(WaitForRanks(*parts_.channel, shutdown_));
+    // Before waiting, so that hosts hash at the same time.
     SEXTANT_ASSIGN_OR_RETURN(const ModelDigest digest, DigestModel(*parts_.source, config_.digest_cache_dir));
+    SEXTANT_RETURN_IF_ERROR(WaitForRanks(*parts_.channel, shutdown_));
+    if (config_.node_count > 1) {
+      SEXTANT_RETURN_IF_ERROR(CheckSameWeights(*parts_.channel, digest.weights_sha256, kCompareTimeout));
+    }
     engine_->Start([this](const absl::Status& status) { lost_ = true; });
     parts_.link = std::make_unique<CaptureLink>(*parts_.outbox);
     const pb::GetEngineResponse description = Describe(config_, parts_, digest);
