@@ -18,17 +18,25 @@ constexpr absl::Duration kPause = absl::Microseconds(20);
 
 }  // namespace
 
+absl::StatusOr<int64_t> PlanChannel::AwaitReported(int rank, ReportWord word, int64_t least,
+                                                   absl::Time deadline) const {
+  const absl::Time start = absl::Now();
+  int64_t value;
+  while ((value = Reported(rank, word)) < least) {
+    if (aborted()) return GroupLostError();
+    const absl::Time now = absl::Now();
+    if (now > deadline) return StepDeadlineError();
+    if (now - start > kSpin) absl::SleepFor(kPause);
+  }
+  return value;
+}
+
 absl::StatusOr<ComparedValues> PlanChannel::CollectCompared(int32_t own, absl::Duration timeout) const {
   ComparedValues all = {own, own};
-  const absl::Time start = absl::Now();
+  const absl::Time deadline = absl::Now() + timeout;
   for (int peer = 1; peer < size(); ++peer) {
-    int64_t word;
-    while ((word = Reported(peer, ReportWord::kCompared)) / kMostCompared < compared_) {
-      if (aborted()) return GroupLostError();
-      const absl::Duration waited = absl::Now() - start;
-      if (waited > timeout) return StepDeadlineError();
-      if (waited > kSpin) absl::SleepFor(kPause);
-    }
+    SEXTANT_ASSIGN_OR_RETURN(const int64_t word,
+                             AwaitReported(peer, ReportWord::kCompared, compared_ * kMostCompared, deadline));
     const auto value = static_cast<int32_t>(word % kMostCompared);
     all = {std::min(all.least, value), std::max(all.most, value)};
   }

@@ -61,6 +61,13 @@ class PlanChannel {
   static constexpr int32_t kMostCompared = 1 << 23;
   absl::StatusOr<ComparedValues> Compare(int32_t value, absl::Duration timeout);
 
+ protected:
+  // Waits until `rank` has reported at least `least` and returns the word. UNAVAILABLE / GROUP_LOST,
+  // DEADLINE_EXCEEDED / STEP_DEADLINE. This one looks again and again, which suits words in shared memory.
+  // REQUIRES: rank() == 0.
+  virtual absl::StatusOr<int64_t> AwaitReported(int rank, ReportWord word, int64_t least,
+                                                absl::Time deadline) const;
+
  private:
   absl::StatusOr<ComparedValues> CollectCompared(int32_t own, absl::Duration timeout) const;
 

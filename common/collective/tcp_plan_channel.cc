@@ -150,6 +150,7 @@ absl::Status TcpPlanChannel::TakeReport(int peer, const Frame& frame) {
   if (rank_ != 0 || frame.payload.size() != 8 * kReportWordCount) return Malformed();
   for (int word = 0; word < kReportWordCount; ++word)
     members_[peer].reports[word] = static_cast<int64_t>(GetU64(frame.payload, 8 * word));
+  changed_.SignalAll();
   return absl::OkStatus();
 }
 
@@ -257,6 +258,20 @@ int64_t TcpPlanChannel::Reported(int rank, ReportWord word) const {
   SEXTANT_CHECK_EQ(rank_, 0);
   absl::MutexLock lock(&mutex_);
   return members_[rank].reports[static_cast<int>(word)];
+}
+
+// Sleeps: a look takes the mutex that the thread that brings the report needs.
+absl::StatusOr<int64_t> TcpPlanChannel::AwaitReported(int rank, ReportWord word, int64_t least,
+                                                      absl::Time deadline) const {
+  SEXTANT_CHECK_EQ(rank_, 0);
+  absl::MutexLock lock(&mutex_);
+  const int64_t& value = members_[rank].reports[static_cast<int>(word)];
+  while (value < least) {
+    if (aborted_) return GroupLostError();
+    if (changed_.WaitWithDeadline(&mutex_, deadline) && value < least && !aborted_)
+      return StepDeadlineError();
+  }
+  return value;
 }
 
 }  // namespace sextant

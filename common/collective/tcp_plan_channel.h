@@ -52,6 +52,10 @@ class TcpPlanChannel final : public PlanChannel {
   void Abort() override;
   bool aborted() const override;
 
+ protected:
+  absl::StatusOr<int64_t> AwaitReported(int rank, ReportWord word, int64_t least,
+                                        absl::Time deadline) const override;
+
  private:
   struct Member {
     uint64_t taken = 0;  // pieces
@@ -75,7 +79,7 @@ class TcpPlanChannel final : public PlanChannel {
   const int rank_;
   const int size_;
   mutable absl::Mutex mutex_;
-  absl::CondVar changed_;
+  mutable absl::CondVar changed_;
   bool aborted_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Member> members_ ABSL_GUARDED_BY(mutex_);  // [size]
   uint64_t sent_ ABSL_GUARDED_BY(mutex_) = 0;            // pieces broadcast
