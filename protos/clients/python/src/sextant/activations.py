@@ -13,6 +13,7 @@ import numpy as np
 from sextant.errors import SextantError
 from sextant.progress import Progress
 from sextant.refusals import writing
+from sextant.replacing import replacing
 from sextant.selection import hook_name, parse_row, site_name, site_number
 from sextant.v1 import capture_pb2, types_pb2
 
@@ -87,8 +88,8 @@ class Activations(Mapping[str, np.ndarray]):
         """Writes a safetensors file: one [position, hidden] tensor a row, under TransformerLens names.
 
         dtype "stored" keeps bfloat16 captures as they are (half the size, not readable by numpy alone; their
-        missing positions are NaN too). Memory stays at one message, whatever the size of the capture. An
-        unfinished file is removed.
+        missing positions are NaN too). Memory stays at one message, whatever the size of the capture. A
+        file that is there is replaced only once the new one is whole.
         """
         wanted = [parse_row(row) for row in rows] if rows is not None else list(self.info.rows)
         self._check(wanted)
@@ -96,22 +97,19 @@ class Activations(Mapping[str, np.ndarray]):
         kind, numpy_type, missing = ("BF16", "<u2", 0x7FC0) if raw else ("F32", "<f4", np.nan)
         shape = (self.position_count, self.info.hidden_size)
         path = Path(path)
-        with writing(path):
-            offset = _write_header(path, self.info, wanted, kind, shape, np.dtype(numpy_type).itemsize)
+        with writing(path), replacing(path) as part:
+            offset = _write_header(part, self.info, wanted, kind, shape, np.dtype(numpy_type).itemsize)
             if not wanted or 0 in shape:
                 return path
-            try:
-                tensors = np.memmap(path, numpy_type, "r+", offset, (len(wanted), *shape))
-                if len(self.info.positions) < shape[0]:
-                    tensors[:] = missing
-                index = {row: number for number, row in enumerate(wanted)}
-                for row, positions, data in self._slices(wanted, progress):
-                    wide = not raw and data.dtype == np.uint16
-                    tensors[index[row], positions] = _to_float32(data) if wide else data
-                tensors.flush()
-            except BaseException:  # Zeroes would look like rows.
-                path.unlink()
-                raise
+            tensors = np.memmap(part, numpy_type, "r+", offset, (len(wanted), *shape))
+            if len(self.info.positions) < shape[0]:
+                tensors[:] = missing
+            index = {row: number for number, row in enumerate(wanted)}
+            for row, positions, data in self._slices(wanted, progress):
+                wide = not raw and data.dtype == np.uint16
+                tensors[index[row], positions] = _to_float32(data) if wide else data
+            tensors.flush()
+            del tensors  # Not every system moves a file that is mapped.
         return path
 
     def _check(self, rows: Sequence[Row]) -> None:

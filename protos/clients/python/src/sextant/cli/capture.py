@@ -56,7 +56,7 @@ def _list(client: sextant.Client, options: argparse.Namespace, console: Console)
 
 def _get(client: sextant.Client, options: argparse.Namespace, console: Console) -> None:
     if options.save:
-        outputs.check_file("--save", options.save)
+        outputs.check_file("--save", options.save, replaced=True)
     rows = client.captures.get(options.id)
     if options.save:
         console.print(f"wrote {rows.save(options.save, dtype=options.dtype)}")

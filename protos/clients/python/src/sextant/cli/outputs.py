@@ -14,6 +14,7 @@ from sextant.errors import SextantError, invalid
 from sextant.heatmap import PAGES, PICTURES
 from sextant.heatmap.picture import require_matplotlib
 from sextant.refusals import unwritable, writing
+from sextant.replacing import is_special, part_name, real_path
 
 STANDARD_OUTPUT = "-"
 READINGS = ("html", "png", "json")  # Flags of what readings are written as.
@@ -50,18 +51,23 @@ def check(options: argparse.Namespace) -> None:
     if [getattr(options, kind) for kind in READINGS].count(STANDARD_OUTPUT) > 1:
         raise invalid("OUTPUT_NOT_WRITABLE", "only one of --html, --png and --json can be standard output")
     if path := getattr(options, "save_capture", None):
-        check_file("--save-capture", path)
+        check_file("--save-capture", path, replaced=True)
     if options.png:
         require_matplotlib()
 
 
-def check_file(flag: str, path: str) -> None:
-    """Refuses a file that cannot be written. One that is there stays as it is, none stays behind."""
+def check_file(flag: str, path: str, replaced: bool = False) -> None:
+    """Refuses a file that cannot be written. One that is there stays as it is, none stays behind.
+
+    replaced: whether it is written beside its place first, as captures are.
+    """
     if path == STANDARD_OUTPUT:
         raise invalid("OUTPUT_NOT_WRITABLE", f"{flag} cannot write to standard output: name a file")
     for one in (Path(path), partial_name(path)):
         try:
             _try_to_open(one)
+            if replaced and not is_special(one):
+                _try_to_open(part_name(one))
         except SextantError as error:
             raise invalid(error.reason, f"{flag}: {error.message}") from None
 
@@ -75,7 +81,7 @@ def console_of(options: argparse.Namespace, console: Console) -> Console:
 def partial_name(path: str) -> Path:
     """`heat.partial.html` of `heat.html`: a whole file of an earlier run stays as it is."""
     whole = Path(path)
-    if _is_special(whole):
+    if is_special(whole):
         return whole
     return whole.with_name(f"{whole.stem}.partial{whole.suffix}")
 
@@ -96,19 +102,12 @@ def _try_to_open(path: Path) -> None:
     with writing(path):
         if path.is_dir():
             raise unwritable(path, "it is a folder; name a file in it")
-        if not path.parent.exists():
-            raise unwritable(path, f"there is no folder {path.parent}")
-        if _is_special(path):
+        if is_special(path):
             return
-        was_there = path.exists()
-        path.open("ab").close()
+        real = real_path(path)  # A link that leads nowhere yet stays; what it leads to is tried.
+        if not real.parent.exists():
+            raise unwritable(path, f"there is no folder {real.parent}")
+        was_there = real.exists()
+        real.open("ab").close()
         if not was_there:
-            path.unlink()
-
-
-def _is_special(path: Path) -> bool:
-    """Whether it is a pipe or a device, as `/dev/stdout` and a shell's `>(...)` are."""
-    try:
-        return path.exists() and not path.is_file()
-    except (OSError, ValueError):
-        return False
+            real.unlink()
