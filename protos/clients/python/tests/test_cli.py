@@ -178,17 +178,17 @@ def test_a_failed_call_leaves_what_arrived(sextant_, gateway, tmp_path):
             assert b"failed (GROUP_LOST) after 3 of at most 64 tokens" in text
 
 
-def test_missing_readings_say_how_to_go_on(sextant_, gateway, tmp_path):
+def test_missing_readings_say_how_to_go_on(sextant_, gateway, address, tmp_path):
     gateway.missing = {0}
     path = tmp_path / "h h.html"
     code, out, err = sextant_("generate", "Once", "--max-new-tokens", "3", "--html", str(path))
     assert code == 1 and not path.exists() and "h h.partial.html (partial)" in out
     words = shlex.split(err.split("wait for them with: sextant ")[1])
-    assert words[:2] == ["capture", "follow"] and sextant_(*words)[0] == 0
+    assert words[:4] == ["--server", address, "capture", "follow"] and main(words) == 0
     assert "partial" not in path.read_text("utf-8").split('"strings"')[0].split('"missing"')[0]
     assert '"missing":0' in path.read_text("utf-8")
     gateway.hold = True
-    code, out, err = sextant_("capture", "follow", words[2], "--wait", "0.3")
+    code, out, err = sextant_("capture", "follow", words[4], "--wait", "0.3")
     assert code == 1 and "READINGS_LATE" in err and "3 positions" in err
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,6 +16,9 @@ import numpy as np
 import pytest
 
 import sextant
+from sextant.cli import outputs
+from sextant.cli.consoles import standard_error
+from sextant.cli.saving import File, Saving
 
 PATIENCE = 300  # Seconds a busy machine may take for what takes one.
 GENERATE = ("generate", "Once", "--max-new-tokens", "3")
@@ -100,10 +105,19 @@ def test_a_file_that_is_there_is_only_overwritten_in_the_end(sextant_, gateway, 
     assert path.read_text() == "old" and (tmp_path / "x.partial.html").exists()
 
 
+def test_a_link_that_leads_nowhere_yet_is_kept(sextant_, gateway, tmp_path):
+    link, target = tmp_path / "x.html", tmp_path / "y.html"
+    link.symlink_to(target)
+    outputs.check_file("--html", str(link))
+    assert link.is_symlink() and not target.exists()
+    assert sextant_(*GENERATE, "--html", str(link))[0] == 0
+    assert link.is_symlink() and target.stat().st_size > 0
+
+
 def test_pipes_and_devices_are_written_to(sextant_, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True)
     reader.start()
     assert sextant_(*GENERATE, "--json", str(tmp_path / "pipe"))[0] == 0
     reader.join(PATIENCE)
@@ -125,9 +139,12 @@ def started(address, *words: str, before: str = "") -> subprocess.Popen:
 
 
 def read_until(stream, wanted: str) -> str:
+    deadline = time.monotonic() + PATIENCE
     read = ""
     while wanted not in read:
-        piece = stream.read(1)
+        ready, _, _ = select.select([stream], [], [], max(0, deadline - time.monotonic()))
+        assert ready, f"it did not say {wanted!r}: {read}"
+        piece = os.read(stream.fileno(), 1).decode(errors="replace")
         assert piece, f"it ended without {wanted!r}: {read}"
         read += piece
     return read
@@ -142,7 +159,7 @@ def test_ctrl_c_cancels_on_the_server(address, gateway, tmp_path):
     assert process.returncode == 130 and "cancelled" in err
     assert "writing what arrived to" in err and "x.partial.html (partial)" in err
     assert "interrupted after 2 of" in (tmp_path / "x.partial.html").read_text("utf-8")
-    assert gateway.cancelled.wait(5)
+    assert gateway.cancelled.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("hold", [True, False])
@@ -196,9 +213,24 @@ picture.draw = draw
     process.send_signal(signal.SIGINT)
     read_until(process.stderr, "still writing")
     gate.touch()
-    out, _ = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130 and "wrote" in out and "x.png" in out
+    assert "what was asked for is written" in err and "cancelled" not in err
     assert (tmp_path / "x.png").read_bytes() == b"whole" and (tmp_path / "x.safetensors").exists()
+
+
+def test_a_finished_file_is_not_given_up(tmp_path, monkeypatch):
+    saving = Saving(standard_error(), interrupted=True)
+    path = tmp_path / "x.json"
+
+    def leave(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    saving._write(File("json", str(path), lambda place: place.write_text("whole")))
+    with pytest.raises(SystemExit):
+        saving._hear()
+    assert path.read_text() == "whole"
 
 
 def test_watching_into_a_pipe_ends_with_it(address):
@@ -238,3 +270,35 @@ def test_an_unfinished_capture_is_no_file(client, gateway, tmp_path):
     with pytest.raises(sextant.SextantError, match="unknown or has expired"):
         rows.save(tmp_path / "x.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
+def test_a_capture_replaces_a_file_only_once_it_is_whole(client, tmp_path, monkeypatch, error):
+    out = client.generate("Once", max_new_tokens=2, capture=sextant.Capture(sites=["resid_post"])).wait()
+    path = tmp_path / "x.safetensors"
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(path)
+    path.write_text("old")
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", fail)
+        with pytest.raises((sextant.SextantError, KeyboardInterrupt)):
+            out.activations.save(path)
+    assert path.read_text() == "old" and sorted(tmp_path.iterdir()) == [link, path]
+    out.activations.save(link)
+    assert link.is_symlink() and path.stat().st_size > 1000 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_capture_goes_into_a_pipe(client, tmp_path):
+    out = client.generate("Once", max_new_tokens=2, capture=sextant.Capture(sites=["resid_post"])).wait()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
+    reader.start()
+    out.activations.save(pipe)
+    reader.join(PATIENCE)
+    assert pipe.is_fifo() and read == [out.activations.save(tmp_path / "x").read_bytes()]

@@ -61,6 +61,8 @@ def run(client: sextant.Client, options: argparse.Namespace, console: Console) -
             why = f"failed ({error.reason or error.code})"
         saving = Saving(standard_error(), interrupted=isinstance(error, KeyboardInterrupt))
         saving.write_what_arrived(partial_files(client, out, options, why))
+        if isinstance(error, KeyboardInterrupt) and out.finish_reason == "cancelled":
+            raise KeyboardInterrupt("the work on the server is cancelled") from None
         raise
     missing = out.stats.missing_reading_count
     files = [*readings_files(lambda: out.lens, options, _lacking(missing))]
@@ -100,7 +102,8 @@ def _stream(out: sextant.Generation, console: Console, prefix: str, quiet: bool)
 
 def _say_how_to_resume(out: sextant.Generation, options: argparse.Namespace) -> None:
     """Readings that are missing come once a lens decoder has time: the command that waits for them."""
-    words = ["sextant", "capture", "follow", out.capture.rpartition("/")[2]]
+    server = ["--server", options.server] if options.server else []
+    words = ["sextant", *server, "capture", "follow", out.capture.rpartition("/")[2]]
     for kind in outputs.READINGS:
         if path := getattr(options, kind):
             words += [f"--{kind}", path]

@@ -18,7 +18,7 @@ _EPILOG = """exit codes:
   1    the server refused or failed, or readings are missing
   2    wrong arguments
   3    no gateway answers at --server
-  130  interrupted (Ctrl-C); the work on the server is cancelled
+  130  interrupted (Ctrl-C); a generation still under way is cancelled on the server
 """
 
 
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         complaints.print(Text.assemble(("sextant:", "bold red"), f" {error}"))
         return 1
-    except KeyboardInterrupt:
-        complaints.print("interrupted; the work on the server is cancelled", style="yellow")
+    except KeyboardInterrupt as interrupt:  # What it says is what came of the command.
+        complaints.print(": ".join(["interrupted", *map(str, interrupt.args)]), style="yellow")
         return 130
 
 

@@ -22,6 +22,7 @@ import sextant
 from sextant.cli import outputs
 from sextant.cli.consoles import standard_error
 from sextant.errors import SextantError, invalid
+from sextant.replacing import part_name, real_path
 
 _SETTLE_SECONDS = 5.0  # How long a capture may take to close after its call was cancelled.
 _PATIENCE_SECONDS = 1.0  # What takes longer is named while it does, on a terminal.
@@ -83,9 +84,8 @@ class Saving:
         self._console = console
         self._quiet = quiet
         self._complaints = standard_error()
-        self._name = "nothing"  # What is being written now, where, and what was there before.
-        self._path: Path | None = None
-        self._before: object = None
+        self._name = ""  # What is being written now; the files it may leave, and what they were before.
+        self._before: dict[Path, object] = {}
 
     def write(self, files: Iterable[File]) -> None:
         """Writes all of them and says which; then raises KeyboardInterrupt if that was pressed meanwhile."""
@@ -94,7 +94,7 @@ class Saving:
             for file in files:
                 self._write(file)
         if self.interrupted and not before:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("what was asked for is written")
 
     def write_what_arrived(self, files: Iterable[File]) -> None:
         """Writes partial files, and says which of them could not be."""
@@ -110,15 +110,17 @@ class Saving:
                     self._say(f"{file.name} could not be saved: {error}")
 
     def _write(self, file: File) -> None:
-        self._name, self._path = file.name, None
-        if file.path == outputs.STANDARD_OUTPUT:
-            self._wait_for(lambda: _to_standard_output(file))
-            return
-        self._path, self._before = file.place, _state(file.place)
-        self._wait_for(lambda: file.save(file.place))
-        if not self._quiet:
+        standard = file.path == outputs.STANDARD_OUTPUT
+        if not standard:
+            self._before = {path: _state(path) for path in (real_path(file.place), part_name(file.place))}
+        self._name = file.name
+        try:
+            self._wait_for(lambda: _to_standard_output(file) if standard else file.save(file.place))
+        finally:  # A file that is finished is no longer given up.
+            self._name, self._before = "", {}
+        if not self._quiet and not standard:
             mark = " (partial)" if file.partial else ""
-            self._console.print(Text.assemble(("wrote", "dim"), f" {self._name}{mark}"), soft_wrap=True)
+            self._console.print(Text.assemble(("wrote", "dim"), f" {file.name}{mark}"), soft_wrap=True)
 
     def _wait_for(self, work: Callable[[], object]) -> None:
         """Runs `work` on a thread: this one hears Ctrl-C at once, whatever library is at work there."""
@@ -155,11 +157,14 @@ class Saving:
         """The first Ctrl-C is put off; a second ends the process, for no thread can be stopped."""
         if not self.interrupted:
             self.interrupted = True
-            self._say_at_once(f"interrupted; still writing {self._name} (Ctrl-C again gives it up)")
+            now = f"still writing {self._name}" if self._name else "files are still to be written"
+            self._say_at_once(f"interrupted; {now} (Ctrl-C again gives it up)")
             return
-        if self._path is not None and self._path.is_file() and _state(self._path) != self._before:
-            self._path.unlink()
-        self._say_at_once(f"interrupted again; {self._name} is not written")
+        for path, before in self._before.items():
+            if path.is_file() and _state(path) != before:
+                path.unlink()
+        lost = f"; {self._name} is not written" if self._name else ""
+        self._say_at_once(f"interrupted again{lost}")
         os._exit(_INTERRUPTED)
 
     def _say(self, text: str) -> None:
@@ -172,9 +177,9 @@ class Saving:
         os.write(2, f"{begin}{text}\n".encode(errors="backslashreplace"))
 
 
-def _state(path: Path | None) -> object:
+def _state(path: Path) -> object:
     """What tells whether a file was written to; None when there is none."""
-    if path is None or not path.is_file():
+    if not path.is_file():
         return None
     found = path.stat()
     return found.st_ino, found.st_mtime_ns, found.st_size
