@@ -48,7 +48,7 @@ def operated(tmp_path_factory: pytest.TempPathFactory):
             workload.generations(client, 4)
             workload.crowd(client, 6, lambda: prometheus.greatest("sextant_worker_waiting_sequences"))
             refused = workload.overload(client, 12)
-            workload.backlog(cluster, client)
+            workload.backlog(cluster, client, lambda: prometheus.greatest("sextant_capture_held_bytes"))
             workload.hanging_decoder(cluster, client)
             workload.dying_decoder(cluster, client)
             starved = ("sextant_worker_sealing_sequences", "sextant_worker_capture_waiting_sequences")

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import os
 import signal
+import threading
 import time
 
 import numpy
@@ -48,11 +49,22 @@ def generations(client, count: int) -> None:
 
 
 def generations_until(client, count: int, seen) -> None:
-    """Generates at least once, and again until `seen()` or until the time is over."""
-    deadline = time.monotonic() + WAIT_S
+    """Generates, and goes on without a break, `count` at a time, until `seen()` or until the time is over."""
     generations(client, count)
-    while not seen() and time.monotonic() < deadline:
-        generations(client, count)
+    over = threading.Event()
+
+    def again_and_again(_: int) -> None:
+        while not over.is_set():
+            client.generate(PROMPT, lens=LENS, **LONG).wait()
+
+    deadline = time.monotonic() + WAIT_S
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        running = [pool.submit(again_and_again, number) for number in range(count)]
+        while not seen() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        over.set()
+    for each in running:
+        each.result()
 
 
 def crowd(client, count: int, seen) -> None:
@@ -67,7 +79,8 @@ def crowd(client, count: int, seen) -> None:
 
 
 def overload(client, count: int) -> int:
-    """More calls at a time than the gateway streams. Returns how many were refused."""
+    """More calls at a time than the gateway streams, again until some are refused. Returns how many were."""
+    refused = 0
 
     def one(_: int) -> bool:
         try:
@@ -77,18 +90,25 @@ def overload(client, count: int) -> int:
             return True
         return False
 
-    with concurrent.futures.ThreadPoolExecutor(count) as pool:
-        return sum(pool.map(one, range(count)))
+    def burst() -> bool:
+        nonlocal refused
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            refused += sum(pool.map(one, range(count)))
+        return refused > 0
+
+    # Calls that start one after the other on a busy machine are not many at a time.
+    until(burst, "calls that are refused")
+    return refused
 
 
-def backlog(cluster, client) -> None:
-    """Rows wait for a decoder, are leased to one that hangs, and come late; one call does not wait for its readings."""
+def backlog(cluster, client, seen) -> None:
+    """Rows wait for a decoder until `seen()`; one call does not wait for its readings."""
     capture = process(cluster, "capture")
     cluster.scale(0)
     client.generate(PROMPT, max_new_tokens=2, lens=LENS, lens_wait=0.1).wait()
     out = client.generate(PROMPT, lens=LENS, **LONG)
     assert len(out.token_ids) == LONG["max_new_tokens"]
-    until(lambda: count(capture, "sextant_capture_oldest_waiting_seconds") > 1.5, "rows that wait")
+    until(lambda: count(capture, "sextant_capture_oldest_waiting_seconds") > 1.5 and seen(), "rows that wait")
     cluster.scale(1)
     out.wait()
 
