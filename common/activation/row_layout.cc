@@ -46,8 +46,11 @@ absl::Status ValidateCaptureSpec(const CaptureSpec& spec) {
         lens.row_indices().empty() || !inside(lens.final_row_index())) {
       return invalid("the lens names rows that are not recorded");
     }
-    if (lens.top_k() < 1 || lens.top_k() > 100) return invalid("top_k is outside 1..100");
-    if (lens.target_ids_size() > 16) return invalid("more than 16 targets");
+    if (lens.top_k() < 1 || lens.top_k() > kMaxTopK) {
+      return invalid(absl::StrCat("top_k is outside 1..", kMaxTopK));
+    }
+    if (lens.target_ids_size() > kMaxTargets)
+      return invalid(absl::StrCat("more than ", kMaxTargets, " targets"));
   }
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/activation/row_layout.h"
 #include "common/base/error.h"
 #include "kernels/cpu/lens_tile.h"
 #include "kernels/cpu/packed_matrix.h"
@@ -11,10 +12,9 @@
 namespace sextant {
 namespace {
 
-// The most that a row has of results: candidates, entropy, divergence, targets.
-constexpr int64_t kResultBytes = int64_t{4} * (2 * 100 + 2 + 2 * 16);
-
-double Gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+constexpr int64_t kMostResultBytes = LensResultBytes(kMaxTopK, kMaxTargets);
+static_assert(kMaxTopK <= cuda::kMostTopK && kMaxTargets <= cuda::kMostTargets,
+              "a capture may ask for more than a device serves");
 
 absl::Status OutOfMemory(absl::string_view message) {
   return MakeError(absl::StatusCode::kResourceExhausted, "MEMORY",
@@ -35,7 +35,7 @@ absl::StatusOr<DevicePlan> PlanLensMemory(const ModelSpec& spec, const LensDeman
   }
   const int64_t row_bytes = spec.hidden_size * SizeOf(demand.dtype);
   const int64_t batches = demand.threads * demand.batch_rows * row_bytes;
-  const int64_t results = demand.threads * demand.batch_rows * kResultBytes;
+  const int64_t results = demand.threads * demand.batch_rows * kMostResultBytes;
   // Of each call on a CPU: normed rows of a tile, and their logits of a block.
   const int64_t tile_bytes = cpu::kLensTileRows * (row_bytes + cpu::kLensBlockPanels * kPanel * 4);
   DevicePlan plan;

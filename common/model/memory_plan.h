@@ -15,6 +15,9 @@
 
 namespace sextant {
 
+// As plans print memory.
+inline double Gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
 // What takes memory on a device.
 enum class MemoryUse {
   kWeights,

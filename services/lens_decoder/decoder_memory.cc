@@ -8,11 +8,6 @@
 #include "kernels/status_macros.h"
 
 namespace sextant {
-namespace {
-
-double Gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
-
-}  // namespace
 
 absl::StatusOr<DevicePlan> PlanDecoder(const DecoderConfig& config, const ModelSpec& spec,
                                        int64_t memory_bytes) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/activation/row_layout.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "services/lens_decoder/errors.h"
@@ -20,11 +21,6 @@ absl::Status Grow(Backend& backend, int64_t bytes, MemoryKind kind, Buffer& buff
 // The device is whole: this batch could not be served, or memory was missing for it.
 bool IsBatchsOwn(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
-}
-
-// Bytes of one row's results: candidates, entropy, divergence, targets.
-int64_t ResultBytes(const LensLayout& layout) {
-  return int64_t{4} * (2 * layout.top_k() + 2 + 2 * layout.target_count());
 }
 
 }  // namespace
@@ -124,7 +120,8 @@ absl::Status LeaseDecoder::Reserve(const LensLayout& layout, int64_t rows) {
   const int64_t row_bytes = rows * layout.row_bytes();
   SEXTANT_RETURN_IF_ERROR(Grow(backend_, row_bytes, MemoryKind::kPinned, host_rows_));
   SEXTANT_RETURN_IF_ERROR(Grow(backend_, row_bytes, MemoryKind::kDevice, device_rows_));
-  return Grow(backend_, rows * ResultBytes(layout), MemoryKind::kPinned, results_);
+  return Grow(backend_, rows * LensResultBytes(layout.top_k(), layout.target_count()), MemoryKind::kPinned,
+              results_);
 }
 
 LensOutput LeaseDecoder::Output(const LensLayout& layout, int64_t rows) {

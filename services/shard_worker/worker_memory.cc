@@ -22,8 +22,6 @@ constexpr int64_t kGigabyte = 1'000'000'000;
 // What the cards of the published measurements have.
 constexpr int64_t kUsualGigabytes[] = {24, 48, 80};
 
-double Gibibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
-
 // The devices to plan for.
 std::vector<DeviceProfile> ProfilesOf(const WorkerConfig& config) {
   const bool cpu = config.device.kind == DeviceKind::kCpu;
