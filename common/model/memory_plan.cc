@@ -206,4 +206,17 @@ absl::Status ExplainOutOfMemory(const absl::Status& cause, const DevicePlan& pla
                                 "with more --ranks"));
 }
 
+std::string PlanRow(absl::string_view what, int64_t bytes) {
+  return absl::StrFormat("%-18s%10.2f\n", what, Gibibytes(bytes));
+}
+
+std::string PlanRows(const RankMemory& rank) {
+  std::string text;
+  for (const MemoryLine& line : rank.lines)
+    absl::StrAppend(&text, PlanRow(absl::StrCat("  ", NameOf(line.use)), line.bytes));
+  absl::StrAppend(&text, PlanRow("  sum", rank.device_bytes()));
+  if (rank.host_bytes > 0) absl::StrAppend(&text, PlanRow("  host, pinned", rank.host_bytes));
+  return text;
+}
+
 }  // namespace sextant

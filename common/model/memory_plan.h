@@ -102,4 +102,9 @@ absl::Status ExplainOutOfMemory(const absl::Status& cause, const DevicePlan& pla
 // "weights 65.7 GiB, keys and values 4.1 GiB, workspace 0.3 GiB": the biggest lines first.
 std::string BiggestLines(const RankMemory& rank);
 
+// One row of a printed plan: what, and how much in GiB.
+std::string PlanRow(absl::string_view what, int64_t bytes);
+// Rows of a rank's lines, their sum, and the host's memory where that is another.
+std::string PlanRows(const RankMemory& rank);
+
 }  // namespace sextant

@@ -22,16 +22,10 @@ absl::StatusOr<std::string> DecoderPlanText(const DecoderConfig& config) {
   if (memory_bytes == 0 && config.device.kind == DeviceKind::kCpu) memory_bytes = HostMemoryBytes();
   SEXTANT_ASSIGN_OR_RETURN(const ModelSpec spec, ReadModelSpec(config.model));
   SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanDecoder(config, spec, memory_bytes));
-  const RankMemory& memory = plan.ranks[0];
-  std::string text = absl::StrFormat("%-18s%10s\n", plan.device.kind, "GiB");
-  const auto add = [&text](absl::string_view name, int64_t bytes) {
-    absl::StrAppendFormat(&text, "%-18s%10.2f\n", absl::StrCat("  ", name), Gibibytes(bytes));
-  };
-  for (const MemoryLine& line : memory.lines) add(NameOf(line.use), line.bytes);
-  add("sum", memory.device_bytes());
-  if (memory.host_bytes > 0) add("host, pinned", memory.host_bytes);
+  std::string text =
+      absl::StrCat(absl::StrFormat("%-18s%10s\n", plan.device.kind, "GiB"), PlanRows(plan.ranks[0]));
   if (memory_bytes == 0) return text;
-  add("usable", plan.usable_bytes());
+  absl::StrAppend(&text, PlanRow("  usable", plan.usable_bytes()));
   const absl::Status fits = CheckLensFits(plan);
   absl::StrAppend(&text, fits.ok() ? "it fits" : absl::StrCat("it does not fit: ", fits.message()), "\n");
   return text;

@@ -34,7 +34,6 @@ std::vector<DeviceProfile> ProfilesOf(const WorkerConfig& config) {
 }
 
 std::string TableOf(const DevicePlan& plan, const absl::Status& fits) {
-  constexpr char kRow[] = "%-18s%10.2f\n";
   std::string text = absl::StrFormat("%s of %.1f GB (%.2f GiB)\n", plan.device.kind,
                                      static_cast<double>(plan.device.memory_bytes) / kGigabyte,
                                      Gibibytes(plan.device.memory_bytes));
@@ -51,17 +50,13 @@ std::string TableOf(const DevicePlan& plan, const absl::Status& fits) {
     const std::string ranks = end - first == 1 ? absl::StrCat("rank ", first)
                                                : absl::StrCat("ranks ", first, "-", end - 1, ", each");
     absl::StrAppendFormat(&text, "%-18s%10s\n", ranks, "GiB");
-    for (const MemoryLine& line : rank.lines)
-      absl::StrAppendFormat(&text, kRow, absl::StrCat("  ", NameOf(line.use)), Gibibytes(line.bytes));
-    absl::StrAppendFormat(&text, kRow, "  sum", Gibibytes(rank.device_bytes()));
-    if (rank.host_bytes > 0) absl::StrAppendFormat(&text, kRow, "  host, pinned", Gibibytes(rank.host_bytes));
+    absl::StrAppend(&text, PlanRows(rank));
   }
-  absl::StrAppendFormat(&text, kRow, plan.device.shared_by_ranks ? "all ranks" : "fullest device",
-                        Gibibytes(plan.needed_bytes()));
-  absl::StrAppendFormat(&text, kRow, "usable", Gibibytes(plan.usable_bytes()));
-  absl::StrAppend(&text, "positions ", plan.kv_positions(), " in all, ", plan.options.max_position_count,
-                  " a sequence\n", fits.ok() ? "it fits" : absl::StrCat("it does not fit: ", fits.message()),
-                  "\n");
+  absl::StrAppend(&text,
+                  PlanRow(plan.device.shared_by_ranks ? "all ranks" : "fullest device", plan.needed_bytes()),
+                  PlanRow("usable", plan.usable_bytes()), "positions ", plan.kv_positions(), " in all, ",
+                  plan.options.max_position_count, " a sequence\n",
+                  fits.ok() ? "it fits" : absl::StrCat("it does not fit: ", fits.message()), "\n");
   return text;
 }
 
