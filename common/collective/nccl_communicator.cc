@@ -18,6 +18,7 @@
 #include "common/base/log.h"
 #include "common/collective/errors.h"
 #include "kernels/check.h"
+#include "kernels/cuda/captured_graph.h"
 #include "kernels/cuda/status.h"
 #include "kernels/status_macros.h"
 
@@ -175,9 +176,12 @@ absl::Status NcclCommunicator::TryGraph(Rehearsal& with) {
         nullptr);
     return status;
   };
-  CapturedGraph graph;
-  const absl::Status captured =
-      run(cuda::LaunchKey("capture"), [&](cudaStream_t on) { return CaptureAll(on, with, graph); });
+  cuda::CapturedGraph graph;
+  const absl::Status captured = run(cuda::LaunchKey("capture"), [&](cudaStream_t on) -> absl::Status {
+    SEXTANT_ASSIGN_OR_RETURN(graph,
+                             cuda::CaptureGraph(on, "collectives", [&] { return QueueAll(on, with); }));
+    return absl::OkStatus();
+  });
   SEXTANT_ASSIGN_OR_RETURN(const ComparedValues all, channel_.Compare(captured.ok() ? 1 : 0, 2 * timeout_));
   SEXTANT_RETURN_IF_ERROR(captured);
   if (all.least == 0) return absl::FailedPreconditionError("another rank cannot capture them");
@@ -190,25 +194,6 @@ absl::Status NcclCommunicator::TryGraph(Rehearsal& with) {
   SEXTANT_RETURN_IF_ERROR(WaitForDevice(*with.stream));
   if (sizes_.summed_floats == 0 || element == static_cast<float>(size())) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("a replayed sum over ", size(), " ranks is ", element));
-}
-
-absl::Status NcclCommunicator::CaptureAll(cudaStream_t on, const Rehearsal& with, CapturedGraph& graph) {
-  SEXTANT_RETURN_IF_ERROR(
-      cuda::ToStatus(cudaStreamBeginCapture(on, cudaStreamCaptureModeThreadLocal), "capturing collectives"));
-  absl::Status status = QueueAll(on, with);
-  cudaGraph_t captured = nullptr;
-  const absl::Status ended = cuda::ToStatus(cudaStreamEndCapture(on, &captured), "capturing collectives");
-  if (status.ok()) status = ended;
-  if (status.ok()) {
-    cudaGraphExec_t executable = nullptr;
-    status = cuda::ToStatus(cudaGraphInstantiate(&executable, captured, 0), "instantiating collectives");
-    graph.reset(executable);
-  }
-  // Also of a failed capture: NCCL waits for its end.
-  if (captured != nullptr) cudaGraphDestroy(captured);
-  // Not to be taken for a later call's.
-  if (!status.ok()) cudaGetLastError();
-  return status;
 }
 
 NcclCommunicator::~NcclCommunicator() {

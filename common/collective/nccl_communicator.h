@@ -65,10 +65,6 @@ class NcclCommunicator final : public Communicator, private cuda::StepPeers {
     Buffer element;                  // F32 [1], pinned: goes to the last of what is summed, and comes back
     std::unique_ptr<Stream> stream;  // goes first
   };
-  struct DestroyGraph {
-    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
-  };
-  using CapturedGraph = std::unique_ptr<CUgraphExec_st, DestroyGraph>;
 
   absl::Status Join();
   absl::StatusOr<Rehearsal> Prepare();
@@ -79,7 +75,6 @@ class NcclCommunicator final : public Communicator, private cuda::StepPeers {
   absl::Status ChooseGraphs();
   // Captures every operation and replays it. NCCL may be broken after an error.
   absl::Status TryGraph(Rehearsal& with);
-  absl::Status CaptureAll(cudaStream_t on, const Rehearsal& with, CapturedGraph& graph);
 
   absl::Status Sum(cudaStream_t on, Tensor x);
   // One piece of GatherColumns, which fits into `gathered_`.

@@ -72,20 +72,10 @@ absl::StatusOr<Buffer> Step::ArgumentBlock(Allocator& allocator) {
 
 absl::Status Step::Capture(Allocator& allocator, cudaStream_t stream, Graph& graph) {
   SEXTANT_ASSIGN_OR_RETURN(graph.arguments, ArgumentBlock(allocator));
-  SEXTANT_RETURN_IF_ERROR(
-      ToStatus(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a step"));
-  const absl::Status launched = LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
-  cudaGraph_t captured = nullptr;
-  const absl::Status ended = ToStatus(cudaStreamEndCapture(stream, &captured), "capturing a step");
-  absl::Status made = launched.ok() ? ended : launched;
-  if (made.ok()) {
-    cudaGraphExec_t executable = nullptr;
-    made = ToStatus(cudaGraphInstantiate(&executable, captured, 0), "instantiating a step");
-    graph.executable.reset(executable);
-  }
-  // Also of a failed launch: another library may wait for the end of what was captured.
-  if (captured != nullptr) cudaGraphDestroy(captured);
-  return made;
+  SEXTANT_ASSIGN_OR_RETURN(graph.executable, CaptureGraph(stream, "a step", [&] {
+                             return LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
+                           }));
+  return absl::OkStatus();
 }
 
 void Step::DropOldest() {
@@ -116,10 +106,8 @@ absl::StatusOr<bool> Step::MakeGraph(Allocator& allocator, cudaStream_t stream) 
   graphs_.erase(key_);
   if (graphs_.size() >= kMostGraphs) DropOldest();
   Graph graph;
-  const absl::Status captured = Capture(allocator, stream, graph);
-  // Not to be taken for a later call's. One that lasts shows with the next launch.
-  if (!captured.ok()) cudaGetLastError();
-  bool made = captured.ok();
+  // An error that lasts shows with the next launch.
+  bool made = Capture(allocator, stream, graph).ok();
   if (peers_ != nullptr) {
     SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(made ? 1 : 0));
     made = answer.least != 0;

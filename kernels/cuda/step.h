@@ -27,6 +27,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "kernels/cuda/argument_ring.h"
+#include "kernels/cuda/captured_graph.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/tensor.h"
 
@@ -116,12 +117,9 @@ class Step {
     int64_t offset = 0;  // of the arguments in their block
     Launcher launcher;
   };
-  struct DestroyGraph {
-    void operator()(cudaGraphExec_t graph) const { cudaGraphExecDestroy(graph); }
-  };
   struct Graph {
     Buffer arguments;
-    std::unique_ptr<CUgraphExec_st, DestroyGraph> executable;
+    CapturedGraph executable;
     int64_t last_used = 0;
     int32_t number = 0;  // the same of all that were captured together; 0 without peers
   };
