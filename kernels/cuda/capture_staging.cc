@@ -37,9 +37,7 @@ absl::StatusOr<std::unique_ptr<CaptureStaging>> CaptureStaging::Make(Allocator& 
   SEXTANT_CHECK_LE(staging->chunk_bytes_, int64_t{1} << 30);
   SEXTANT_ASSIGN_OR_RETURN(staging->memory_, allocator.Allocate(bytes, Purpose::kStaging));
   SEXTANT_RETURN_IF_ERROR(Check(cudaStreamCreateWithFlags(&staging->side_, cudaStreamNonBlocking)));
-  std::vector<cudaEvent_t*> events = {&staging->gathered_, &staging->arrived_};
-  for (cudaEvent_t& event : staging->free_) events.push_back(&event);
-  for (cudaEvent_t* event : events) {
+  for (cudaEvent_t* const event : staging->Events()) {
     SEXTANT_RETURN_IF_ERROR(Check(cudaEventCreateWithFlags(event, cudaEventDisableTiming)));
   }
   return staging;
@@ -47,10 +45,16 @@ absl::StatusOr<std::unique_ptr<CaptureStaging>> CaptureStaging::Make(Allocator& 
 
 // Errors are not looked at: a device that failed fails here too, and nothing is left to be done about it.
 CaptureStaging::~CaptureStaging() {
-  for (cudaEvent_t event : {gathered_, arrived_, free_[0], free_[1], free_[2], free_[3]}) {
-    if (event != nullptr) cudaEventDestroy(event);
+  for (cudaEvent_t* const event : Events()) {
+    if (*event != nullptr) cudaEventDestroy(*event);
   }
   if (side_ != nullptr) cudaStreamDestroy(side_);
+}
+
+std::vector<cudaEvent_t*> CaptureStaging::Events() {
+  std::vector<cudaEvent_t*> events = {&gathered_, &arrived_};
+  for (cudaEvent_t& event : free_) events.push_back(&event);
+  return events;
 }
 
 absl::StatusOr<StagingSteps> CaptureStaging::PlanRecord(const char* ring,

@@ -73,6 +73,7 @@ class CaptureStaging {
   static constexpr int kChunks = 4;
 
   CaptureStaging() = default;
+  std::vector<cudaEvent_t*> Events();
   bool OverlapsUnsent(const char* ring, const std::vector<RecordEntry>& entries, int64_t row_bytes) const;
   void PlanSend(StagingSteps& steps);
   void PlanNextChunk(StagingSteps& steps);
