@@ -181,6 +181,13 @@ def table(fits: dict[str, dict[str, growth.Line]]) -> str:
     return "\n".join(rows)
 
 
+def judge(found_faults: list[str], say) -> int:
+    """Says each fault; GOOD without any."""
+    for line in found_faults:
+        say(f"BROKEN: {line}")
+    return BROKEN if found_faults else GOOD
+
+
 def as_json(fits: dict[str, dict[str, growth.Line]]) -> dict:
     return {name: {what: vars(line) for what, line in amounts.items()} for name, amounts in fits.items()}
 
@@ -218,12 +225,11 @@ def run(cluster, scenario: pathlib.Path, out: pathlib.Path, seconds: float, flag
     grows, not_shown = faults(fits)
     say(", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()))
     say(table(fits))
-    for line in grows + not_shown:
-        say(f"BROKEN: {line}")
+    verdict = judge(grows + not_shown, say)
     report = measured(found) | {"grows": grows, "not_shown": not_shown, "fits": as_json(fits)}
     write(report, out / "memory.json")
     plots.memory(report, out / "memory.svg")
-    return BROKEN if grows or not_shown else GOOD
+    return verdict
 
 
 def kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int) -> Iterator[tuple[str, Callable[[int], int]]]:
@@ -261,6 +267,4 @@ def run_kinds(cluster, scenario: pathlib.Path, out: pathlib.Path, calls: int, sa
         for told, of_this in zip((grows, not_shown), faults(fits)):
             told += [f"{name}: {fault}" for fault in of_this]
         keep(name, found, calls=made, fits=as_json(fits))
-    for line in grows + not_shown:
-        say(f"BROKEN: {line}")
-    return BROKEN if grows or not_shown else GOOD
+    return judge(grows + not_shown, say)
