@@ -1,10 +1,12 @@
 """Fixtures: whole suites as processes on free ports, shared by the tests of one session."""
 
+import contextlib
 import pathlib
 import shutil
 import socket
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -55,20 +57,32 @@ def emulated_binaries(folder: pathlib.Path, names: tuple[str, ...]) -> pathlib.P
     return folder
 
 
-@pytest.fixture(scope="session")
-def make_cluster(tmp_path_factory):
-    """make_cluster(model, ranks=..., decoders=..., extra=...) starts a suite that is stopped after the session."""
+@contextlib.contextmanager
+def clusters(tmp_path_factory, binaries: pathlib.Path, first_ports: Sequence[int], worker: Sequence[str] = ()):
+    """Gives make(model, ranks=..., decoders=..., extra=...), which starts a suite, on the first free ports from one of
+    `first_ports` on, with the flags `worker` for its worker before those of `extra`. All are stopped at the end."""
     started = []
 
     def make(model: pathlib.Path, ranks: int = 1, decoders: int = 1, dtype: str = "float32", extra=None) -> Cluster:
-        cluster = Cluster(tmp_path_factory.mktemp("cluster"), port=free_base_port(20000 + 2500 * (len(started) % 6)))
+        port = free_base_port(first_ports[len(started) % len(first_ports)])
+        cluster = Cluster(tmp_path_factory.mktemp("cluster"), binaries, port)
         started.append(cluster)
-        cluster.up(model, ranks, decoders, "cpu", dtype, extra=extra)
+        flags = dict(extra or {})
+        if worker:
+            flags["shard_worker"] = [*worker, *flags.get("shard_worker", [])]
+        cluster.up(model, ranks, decoders, "cpu", dtype, extra=flags)
         return cluster
 
     yield make
     for cluster in started:
         cluster.down()
+
+
+@pytest.fixture(scope="session")
+def make_cluster(tmp_path_factory):
+    """make_cluster(model, ranks=..., decoders=..., extra=...) starts a suite that is stopped after the session."""
+    with clusters(tmp_path_factory, ROOT / "build/bin", range(20000, 35000, 2500)) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,7 @@ import os
 import pytest
 import sextant
 import test_faults as faults
-from suite import MODELS, emulated_binaries, free_base_port  # First: it finds cluster.
-
-from cluster import Cluster
+from suite import MODELS, clusters, emulated_binaries
 
 LONG = os.environ.get("SEXTANT_TEST_SET") == "long"
 
@@ -16,19 +14,9 @@ LONG = os.environ.get("SEXTANT_TEST_SET") == "long"
 def make_cluster(tmp_path_factory):
     """As suite.make_cluster, with ranks on emulated GPUs."""
     binaries = emulated_binaries(tmp_path_factory.mktemp("bin"), ("shard_worker",))
-    started = []
-
-    def make(model, ranks: int = 1, decoders: int = 1, dtype: str = "float32", extra=None) -> Cluster:
-        cluster = Cluster(tmp_path_factory.mktemp("cluster"), binaries, free_base_port(36000))
-        started.append(cluster)
-        worker = ["--device=cuda:0", "--kv_cache_mb=8", *(extra or {}).get("shard_worker", [])]
-        # Overrides what `up` passes: it counts real GPUs.
-        cluster.up(model, ranks, decoders, "cpu", dtype, extra={**(extra or {}), "shard_worker": worker})
-        return cluster
-
-    yield make
-    for cluster in started:
-        cluster.down()
+    # Overrides what `up` passes: it counts real GPUs.
+    with clusters(tmp_path_factory, binaries, [36000], ["--device=cuda:0", "--kv_cache_mb=8"]) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
