@@ -18,12 +18,11 @@ absl::Status Grow(Backend& backend, int64_t bytes, MemoryKind kind, Buffer& buff
   return absl::OkStatus();
 }
 
-// The device is whole: this batch could not be served, or memory was missing for it.
-bool IsBatchsOwn(const absl::Status& status) {
+}  // namespace
+
+bool IsBadLease(const absl::Status& status) {
   return absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
 }
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<LeaseDecoder>> LeaseDecoder::Make(Backend& backend, const LensHead& head,
                                                                  const LeaseDecoderOptions& options) {
@@ -90,7 +89,7 @@ absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<cons
   backend_.Copy(*stream_, device_rows_.data(), host_rows_.data(), rows * layout.row_bytes());
   backend_.Lens(*stream_, batch, head_.norm(), head_.norm_eps, *head_.head, Output(layout, rows));
   const absl::Status status = backend_.Synchronize(*stream_);
-  if (IsBatchsOwn(status)) {
+  if (IsBadLease(status)) {
     // A stream keeps its first fault, which later batches have no part in.
     SEXTANT_ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
   }

@@ -31,6 +31,10 @@ struct DecodedBatch {
   int row_count = 0;
 };
 
+// Whether an error of Decode is the leases' own (one could not be served, or memory was missing for it): the
+// device is whole, and others can still be decoded.
+bool IsBadLease(const absl::Status& status);
+
 // Owns a stream of the backend and the batch's memory, which grows to what leases need and stays. Threads:
 // one.
 class LeaseDecoder {

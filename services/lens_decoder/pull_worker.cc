@@ -18,11 +18,6 @@ namespace {
 // How often a waiting worker looks whether it is to stop.
 constexpr absl::Duration kStopPoll = absl::Milliseconds(100);
 
-// Errors that are the lease's own; the decoder goes on after them.
-bool IsBadLease(const absl::Status& status) {
-  return absl::IsInvalidArgument(status) || absl::IsResourceExhausted(status);
-}
-
 }  // namespace
 
 PullWorker::PullWorker(std::shared_ptr<grpc::Channel> channel, PullWorkerOptions options,
