@@ -177,13 +177,15 @@ TEST_P(NodesTest, AHostThatWaitsForAnotherSaysSo) {
 
 TEST_P(NodesTest, AHostThatIsEndedLetsTheGroupDrainFirst) {
   drain_ = kLong;
-  const std::string script =
-      absl::StrCat("if [ $r = 0 ]; then trap ': > ", folder_, "/drained' TERM; fi; while [ ! -e ", folder_,
-                   "/drained ]; do sleep 0.05; done; : > ", folder_, "/ended-$r");
+  const std::string script = absl::StrCat("if [ $r = 0 ]; then trap ': > ", folder_, "/drained' TERM; : > ",
+                                          folder_, "/trapped; fi; while [ ! -e ", folder_,
+                                          "/drained ]; do sleep 0.05; done; : > ", folder_, "/ended-$r");
   StartNode(0, script);
   StartNode(1, script);
   int64_t epoch = 0;
   ASSERT_EQ(WaitForGroup(epoch).size(), 4u);
+  // A signal before the trap would end rank 0.
+  ASSERT_TRUE(WaitUntil([&] { return std::filesystem::exists(folder_ + "/trapped"); }));
   kill(nodes_[1], SIGTERM);
   EXPECT_EQ(End(1), "OK");
   for (int rank = 0; rank < 4; ++rank) {
