@@ -108,7 +108,7 @@ struct SteerEntry {
   std::vector<int32_t> rows;  // rows of the activation
 };
 
-// One row to record: payload goes to `ring + offset`.
+// One row to record: payload goes to `ring + offset`. Row -1 records nothing: it keeps room in a step.
 struct RecordEntry {
   int32_t row = 0;
   int64_t offset = 0;  // bytes
@@ -155,6 +155,14 @@ struct LensOutput {
   std::vector<std::vector<float>>* tracked_logprobs = nullptr;  // [G][rows of g * U_g], row-major
 };
 
+// How the steps of a stream were launched so far, on a device that replays them.
+struct StepCounters {
+  int64_t replayed = 0;  // as a graph
+  int64_t captured = 0;  // graphs made
+  int64_t plain = 0;     // operation by operation
+  int64_t failed = 0;    // graphs that could not be made; such steps run plainly
+};
+
 // Threads: allocation and creation from any thread; each stream by one thread at a time.
 class Backend {
  public:
@@ -193,6 +201,10 @@ class Backend {
   // but may all be queued by EndStep only. One step at a time on a stream.
   virtual void BeginStep(Stream&) {}
   virtual void EndStep(Stream&) {}
+  virtual StepCounters Steps(Stream&) const { return {}; }
+  // How many rows a step of `rows` rows, each of another sequence, had best have, so that it comes again:
+  // at least `rows`. What is more is padding, whose results nobody reads.
+  virtual int64_t CommonRows(int64_t rows) const { return rows; }
 
   // ---- forward pass
   // out[r] = table[ids[r] - first_id] where that row exists, else zeros. (Vocabulary-parallel: summed over

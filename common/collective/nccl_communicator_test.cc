@@ -103,9 +103,43 @@ TEST_F(NcclTest, CollectivesAreReplayedInsideGraphs) {
         if (auto status = all.ReadBack(self, values); !status.ok()) return status.ToString();
         if (rank == 0 && values != std::vector<float>(128, expected)) return "not gathered";
       }
-      const cuda::StepCounters counters = backend.Steps(self.stream);
+      const StepCounters counters = backend.Steps(self.stream);
       return counters.replayed >= 3 ? "" : absl::StrCat("replayed ", counters.replayed, " of 5");
     });
+  }
+}
+
+// NCCL wants a collective to be captured on all ranks or on none: one that cannot leaves them all without.
+TEST_F(NcclTest, AGraphThatOneRankCannotMakeIsMadeByNone) {
+  for (const auto point : {emulation::CapturePoint::kBegin, emulation::CapturePoint::kEnd,
+                           emulation::CapturePoint::kInstantiate}) {
+    RunNccl(RankKind::kThreads, 2, kLong, [point](CommunicatorRank& self) -> std::string {
+      // After the group's own rehearsal.
+      if (self.communicator.rank() == 1) emulation::FailCaptures(1, point, cudaErrorMemoryAllocation);
+      const float own = 1.f + static_cast<float>(self.communicator.rank());
+      const DeviceMatrix first(self, 1, 8, std::vector<float>(8, own));
+      const DeviceMatrix second(self, 1, 8, std::vector<float>(8, own));
+      float expected = 1.5f;
+      for (int step = 0; step < 4; ++step) {
+        expected *= 2;
+        for (const DeviceMatrix* x : {&first, &second}) {
+          self.backend.BeginStep(self.stream);
+          self.communicator.AllReduceSum(self.stream, x->tensor());
+          self.backend.EndStep(self.stream);
+          std::vector<float> values;
+          if (auto status = self.communicator.Wait(self.stream); !status.ok()) return status.ToString();
+          if (auto status = x->ReadBack(self, values); !status.ok()) return status.ToString();
+          if (values != std::vector<float>(8, expected)) return absl::StrCat("step ", step, ": ", values[0]);
+        }
+      }
+      // The first list stays without a graph, the second has one.
+      const StepCounters counters = self.backend.Steps(self.stream);
+      return counters.failed == 1 && counters.captured == 1 && counters.replayed == 3 && counters.plain == 5
+                 ? ""
+                 : absl::StrCat("failed ", counters.failed, ", captured ", counters.captured, ", replayed ",
+                                counters.replayed, ", plain ", counters.plain);
+    });
+    emulation::ClearFaults();
   }
 }
 
@@ -334,6 +368,23 @@ TEST_F(NcclTest, StepsThatDifferBetweenRanksAreCapturedTogetherOrNotAtAll) {
         self.backend.Zero(self.stream, other.tensor().data, 8);
     });
     if (!wrong.empty()) return wrong;
+    return Replayed(self) > 5 ? "" : absl::StrCat("replayed ", Replayed(self));
+  });
+}
+
+// A list that comes with one list of the other rank and then with another is captured with each of them once.
+TEST_F(NcclTest, ListsThatComeInChangingPairsAreNotCapturedForEver) {
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    const DeviceMatrix other(self, 1, 4, std::vector<float>(4, 0.f));
+    const auto captured = [&self] { return self.backend.Steps(self.stream).captured; };
+    int64_t soon = 0;
+    const std::string wrong = SumSteps(self, 20, [&](int step) {
+      if (step == 8) soon = captured();
+      if (self.communicator.rank() == 1 && step % 2 == 1)
+        self.backend.Zero(self.stream, other.tensor().data, 4);
+    });
+    if (!wrong.empty()) return wrong;
+    if (soon != 2 || captured() != soon) return absl::StrCat("captured ", soon, ", then ", captured());
     return Replayed(self) > 5 ? "" : absl::StrCat("replayed ", Replayed(self));
   });
 }

@@ -62,6 +62,7 @@ void RecordRows(CpuIsa isa, const Tensor& activation, const std::vector<RecordEn
   SEXTANT_CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
   SEXTANT_CHECK(activation.dtype == DType::kF32 || activation.dtype == DType::kBF16);
   for (const RecordEntry& entry : entries) {
+    if (entry.row < 0) continue;
     RecordRow(isa, activation.Rows(entry.row, 1).data, activation.dtype, activation.cols, dtype,
               static_cast<char*>(ring) + entry.offset);
   }
@@ -71,6 +72,7 @@ void RecordRms(CpuIsa isa, const Tensor& activation, float eps, const std::vecto
                void* ring) {
   SEXTANT_CHECK(activation.dtype == DType::kF32 || activation.dtype == DType::kBF16);
   for (const RecordEntry& entry : entries) {
+    if (entry.row < 0) continue;
     const Tensor row = activation.Rows(entry.row, 1);
     const auto rms =
         static_cast<float>(row.dtype == DType::kF32 ? RootMeanSquare(row.As<float>(), row.cols, eps)

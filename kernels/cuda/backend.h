@@ -22,6 +22,8 @@ struct CudaBackendOptions {
   // Of each stream that records rows into pinned memory, on the device; made by its first RecordRows or
   // RecordRms, be it without entries.
   int64_t capture_staging_bytes = cuda::kCaptureStagingBytes;
+  // Graphs of steps that a stream keeps.
+  int32_t most_graphs = 16;
 };
 
 // Operations whose row is reduced in an order of the library's choosing: results are the same within
@@ -38,8 +40,6 @@ class CudaBackend : public Backend {
                       cuda::StepPeers* peers) = 0;
   // Drops the graphs of the stream's steps: for a library whose work they hold, before it ends.
   virtual void ForgetSteps(Stream& stream) = 0;
-  // Of the stream's steps so far.
-  virtual cuda::StepCounters Steps(Stream& stream) const = 0;
 };
 
 // FAILED_PRECONDITION when there is no such device or it is older than sm_80.

@@ -187,6 +187,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> MakeCudaBackend(int ordinal, const 
   context->argument_bytes = options.argument_bytes;
   context->workspace_bytes = options.workspace_bytes;
   context->capture_staging_bytes = options.capture_staging_bytes;
+  context->most_graphs = options.most_graphs;
   context->processors = std::max(properties.multiProcessorCount, 1);
   SEXTANT_ASSIGN_OR_RETURN(std::unique_ptr<cuda::MatMuls> matmuls, cuda::MatMuls::Make());
   const std::string name = absl::StrCat("cuda:", ordinal, " (", properties.name, ")");

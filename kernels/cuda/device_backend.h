@@ -12,6 +12,7 @@
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/lens.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/step_sizes.h"
 #include "kernels/cuda/stream.h"
 
 namespace sextant::cuda {
@@ -43,6 +44,7 @@ class DeviceBackend final : public CudaBackend {
   void Submit(Stream& stream, const LaunchKey& key, Launcher launcher, StepPeers* peers) override;
   void ForgetSteps(Stream& stream) override;
   StepCounters Steps(Stream& stream) const override;
+  int64_t CommonRows(int64_t rows) const override { return CommonStepRows(rows); }
 
   void Embed(Stream& stream, const Matrix& table, int64_t first_id, Tensor ids, Tensor out) override;
   void RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps, Tensor out) override;
@@ -86,14 +88,12 @@ class DeviceBackend final : public CudaBackend {
   // Recorded rows that are under way have arrived before what is queued next.
   absl::Status QueueArrival(CudaStream& stream);
   using RecordLauncher = std::function<cudaError_t(const RecordPlaces& places, cudaStream_t stream)>;
-  void QueueRecord(Stream& stream, LaunchKey key, const std::vector<RecordEntry>& entries, int64_t row_bytes,
+  void QueueRecord(Stream& stream, LaunchKey key, std::vector<RecordEntry> entries, int64_t row_bytes,
                    void* ring, RecordLauncher launch);
   // To places within `host`, pinned memory.
   absl::Status QueueStaged(CudaStream& stream, LaunchKey key, const std::vector<RecordEntry>& entries,
                            int64_t row_bytes, const RecordPlaces& places, const MemoryRange& host,
                            RecordLauncher launch);
-  // Scratch memory that stays where it is while a step that uses it is collected.
-  absl::StatusOr<float*> ScratchFor(CudaStream& stream, int64_t bytes);
   void QueueProduct(Stream& stream, const Product& product, const ProductWorkspace& workspace);
   absl::StatusOr<DeviceLens*> TheLens() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lens_mutex_);
   cudaError_t MultiplyForLens(const LensProduct& product, cudaStream_t stream);

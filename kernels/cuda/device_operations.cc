@@ -53,13 +53,6 @@ void DeviceBackend::RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps,
               [=](cudaStream_t on) { return cuda::RmsNorm(in, weight, eps, out, on); });
 }
 
-absl::StatusOr<float*> DeviceBackend::ScratchFor(CudaStream& stream, int64_t bytes) {
-  const bool moves = stream.scratch_bytes() > 0 && stream.scratch_bytes() < bytes;
-  if (moves && stream.step.collecting()) SEXTANT_RETURN_IF_ERROR(FlushStep(stream));
-  SEXTANT_ASSIGN_OR_RETURN(void* scratch, stream.Scratch(bytes));
-  return static_cast<float*>(scratch);
-}
-
 void DeviceBackend::QueueProduct(Stream& stream, const Product& p, const ProductWorkspace& workspace) {
   Queue(stream,
         LaunchKey("product")
@@ -112,7 +105,7 @@ void DeviceBackend::MatMul(Stream& stream, Tensor in, const Matrix& weight, Tens
     const int64_t row_bytes = out.cols * SizeOf(DType::kF32);
     const int64_t step = std::clamp<int64_t>(kProductScratchBytes / std::max<int64_t>(row_bytes, 1), 1,
                                              std::max<int64_t>(out.rows, 1));
-    SEXTANT_ASSIGN_OR_RETURN(float* const scratch, ScratchFor(self, step * row_bytes));
+    SEXTANT_ASSIGN_OR_RETURN(float* const scratch, self.Scratch(step * row_bytes));
     for (int64_t first = 0; first < out.rows; first += step) {
       const int64_t count = std::min(step, out.rows - first);
       const Tensor sums = Tensor::Of(scratch, DType::kF32, count, out.cols);
@@ -200,7 +193,7 @@ void DeviceBackend::Attention(Stream& stream, Tensor q, const KvLayer& kv, const
     const int64_t bytes = DecodeScratchBytes(count, q_heads, kv.head_dim, parts);
     float* scratch = nullptr;
     if (bytes > 0) {
-      SEXTANT_ASSIGN_OR_RETURN(scratch, ScratchFor(self, bytes));
+      SEXTANT_ASSIGN_OR_RETURN(scratch, self.Scratch(bytes));
     }
     LaunchKey key = base;
     QueueKernel(stream, key.Add(first).Add(count).Add(parts).Add(scratch),
@@ -282,7 +275,8 @@ void DeviceBackend::Sample(Stream& stream, Tensor logits, std::vector<SampleSett
 void DeviceBackend::Steer(Stream& stream, Tensor activation, std::vector<SteerEntry> entries) {
   shapes::CheckSteer(activation, entries);
   SEXTANT_CHECK_LE(activation.cols, kMaxSteeredWidth);
-  const SteerCapacity capacity = SteerCapacityFor(entries, AsStream(stream).step.collecting());
+  const SteerCapacity capacity =
+      SteerCapacityFor(entries, activation.rows, AsStream(stream).step.collecting());
   if (capacity.rows == 0) return;
   LaunchKey key("steer");
   key.Add(activation).Add(capacity.rows).Add(capacity.items).Add(capacity.uses);

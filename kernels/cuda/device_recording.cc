@@ -19,6 +19,13 @@ void AddSteps(const StagingSteps& steps, LaunchKey& key) {
   }
 }
 
+// Removes the entries that only keep room, and says how much room there is to be.
+int32_t TakeRoom(bool in_step, std::vector<RecordEntry>& entries) {
+  const auto kept = static_cast<int64_t>(entries.size());
+  std::erase_if(entries, [](const RecordEntry& entry) { return entry.row < 0; });
+  return in_step ? CapacityFor(kept, true) : static_cast<int32_t>(entries.size());
+}
+
 }  // namespace
 
 absl::Status DeviceBackend::QueueArrival(CudaStream& stream) {
@@ -38,7 +45,7 @@ absl::Status DeviceBackend::QueueStaged(CudaStream& stream, LaunchKey key,
                                         const RecordPlaces& places, const MemoryRange& host,
                                         RecordLauncher launch) {
   SEXTANT_ASSIGN_OR_RETURN(CaptureStaging* const staging, stream.staging());
-  if (entries.empty()) return absl::OkStatus();
+  if (places.capacity == 0) return absl::OkStatus();
   std::vector<char> list = LayOutRecords(entries, places.capacity);
   SEXTANT_RETURN_IF_ERROR(MakeWay(stream, key, static_cast<int64_t>(list.size())));
   SEXTANT_ASSIGN_OR_RETURN(StagingSteps steps,
@@ -65,19 +72,19 @@ absl::Status DeviceBackend::QueueStaged(CudaStream& stream, LaunchKey key,
   return queued;
 }
 
-void DeviceBackend::QueueRecord(Stream& stream, LaunchKey key, const std::vector<RecordEntry>& entries,
+void DeviceBackend::QueueRecord(Stream& stream, LaunchKey key, std::vector<RecordEntry> entries,
                                 int64_t row_bytes, void* ring, RecordLauncher launch) {
   Enter();
   CudaStream& self = AsStream(stream);
   RecordPlaces places;
-  places.capacity = CapacityFor(static_cast<int64_t>(entries.size()), self.step.collecting());
+  places.capacity = TakeRoom(self.step.collecting(), entries);
   places.ring = static_cast<char*>(ring);
   const int64_t first = entries.empty() ? 0 : entries.front().offset;
   const std::optional<MemoryRange> host = context_->allocator.FindPinned(places.ring + first);
   key.Add(places.capacity);
   if (host.has_value()) {
     Keep(self, QueueStaged(self, std::move(key), entries, row_bytes, places, *host, std::move(launch)));
-  } else if (!entries.empty()) {
+  } else if (places.capacity > 0) {
     Queue(stream, key.Add(places.ring), LayOutRecords(entries, places.capacity),
           [places, launch = std::move(launch)](cudaStream_t on, const char* arguments) {
             RecordPlaces to = places;
@@ -91,7 +98,7 @@ void DeviceBackend::RecordRows(Stream& stream, Tensor activation, std::vector<Re
                                DType dtype, void* ring) {
   shapes::CheckRecord(activation, entries);
   for (const RecordEntry& entry : entries) SEXTANT_CHECK_EQ(entry.offset % SizeOf(dtype), 0);
-  QueueRecord(stream, LaunchKey("record").Add(activation).Add(dtype), entries,
+  QueueRecord(stream, LaunchKey("record").Add(activation).Add(dtype), std::move(entries),
               activation.cols * SizeOf(dtype), ring, [=](const RecordPlaces& places, cudaStream_t on) {
                 return cuda::RecordRows(activation, dtype, places, on);
               });
@@ -101,8 +108,8 @@ void DeviceBackend::RecordRms(Stream& stream, Tensor activation, float eps, std:
                               void* ring) {
   shapes::CheckRecord(activation, entries);
   for (const RecordEntry& entry : entries) SEXTANT_CHECK_EQ(entry.offset % SizeOf(DType::kF32), 0);
-  QueueRecord(stream, LaunchKey("rms").Add(activation).Add(eps), entries, SizeOf(DType::kF32), ring,
-              [=](const RecordPlaces& places, cudaStream_t on) {
+  QueueRecord(stream, LaunchKey("rms").Add(activation).Add(eps), std::move(entries), SizeOf(DType::kF32),
+              ring, [=](const RecordPlaces& places, cudaStream_t on) {
                 return cuda::RecordRms(activation, eps, places, on);
               });
 }

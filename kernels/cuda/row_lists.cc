@@ -1,6 +1,7 @@
 // Row lists and steering entries, laid out as the kernels read them.
 #include "kernels/cuda/row_lists.h"
 
+#include <algorithm>
 #include <map>
 
 #include "kernels/check.h"
@@ -44,11 +45,16 @@ std::vector<char> LayOutRecords(const std::vector<RecordEntry>& entries, int32_t
   return bytes;
 }
 
-SteerCapacity SteerCapacityFor(const std::vector<SteerEntry>& entries, bool rounded) {
+SteerCapacity SteerCapacityFor(const std::vector<SteerEntry>& entries, int64_t rows, bool in_step) {
+  if (entries.empty()) return {0, 0, 0};
   int64_t uses = 0;
   for (const SteerEntry& entry : entries) uses += static_cast<int64_t>(entry.rows.size());
-  return {CapacityFor(static_cast<int64_t>(UsesOf(entries).size()), rounded),
-          CapacityFor(static_cast<int64_t>(entries.size()), rounded), CapacityFor(uses, rounded)};
+  const auto items = static_cast<int64_t>(entries.size());
+  if (!in_step)
+    return {static_cast<int32_t>(UsesOf(entries).size()), static_cast<int32_t>(items),
+            static_cast<int32_t>(uses)};
+  return {static_cast<int32_t>(rows), CapacityFor(std::max(items, rows), true),
+          CapacityFor(std::max(uses, rows), true)};
 }
 
 std::vector<char> LayOutSteering(const std::vector<SteerEntry>& entries, const SteerCapacity& capacity) {

@@ -16,7 +16,8 @@ int32_t CapacityFor(int64_t count, bool rounded);
 // RecordList with room for `capacity`.
 std::vector<char> LayOutRecords(const std::vector<RecordEntry>& entries, int32_t capacity);
 
-SteerCapacity SteerCapacityFor(const std::vector<SteerEntry>& entries, bool rounded);
+// Exactly what `entries` take, or in a step, of an activation of `rows`, room for steering all of them.
+SteerCapacity SteerCapacityFor(const std::vector<SteerEntry>& entries, int64_t rows, bool in_step);
 // SteerList: the touched rows ascending, each with its entries in their order.
 std::vector<char> LayOutSteering(const std::vector<SteerEntry>& entries, const SteerCapacity& capacity);
 

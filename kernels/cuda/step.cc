@@ -13,8 +13,6 @@ namespace sextant::cuda {
 namespace {
 
 constexpr int64_t kAlignment = 256;
-// A graph of a large model's step is some megabytes of host memory.
-constexpr size_t kMostGraphs = 64;
 constexpr size_t kMostSeen = 4096;
 constexpr size_t kMostUncapturable = 256;
 constexpr int64_t kLeastBlock = int64_t{16} << 10;
@@ -27,7 +25,7 @@ Step::~Step() { Forget(); }
 
 void Step::Forget() {
   SEXTANT_CHECK(entries_.empty());
-  graphs_.clear();
+  while (!graphs_.empty()) Drop(graphs_.begin());
   uncapturable_.clear();
 }
 
@@ -71,19 +69,45 @@ absl::StatusOr<Buffer> Step::ArgumentBlock(Allocator& allocator) {
 }
 
 absl::Status Step::Capture(Allocator& allocator, cudaStream_t stream, Graph& graph) {
-  SEXTANT_ASSIGN_OR_RETURN(graph.arguments, ArgumentBlock(allocator));
-  SEXTANT_ASSIGN_OR_RETURN(graph.executable, CaptureGraph(stream, "a step", [&] {
-                             return LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
-                           }));
-  return absl::OkStatus();
+  bool begun = false;
+  const auto queue = [&]() -> absl::Status {
+    begun = true;
+    // Before the first call that would be captured here alone.
+    SEXTANT_RETURN_IF_ERROR(PeersCapture(true));
+    return LaunchAll(stream, static_cast<const char*>(graph.arguments.data()));
+  };
+  const auto capture = [&]() -> absl::Status {
+    SEXTANT_ASSIGN_OR_RETURN(graph.arguments, ArgumentBlock(allocator));
+    SEXTANT_ASSIGN_OR_RETURN(graph.executable, CaptureGraph(stream, "a step", queue));
+    return absl::OkStatus();
+  };
+  const absl::Status captured = capture();
+  // The others ask all the same; an error of the group shows with the next question.
+  if (!begun) PeersCapture(false).IgnoreError();
+  return captured;
 }
 
-void Step::DropOldest() {
-  const auto oldest = std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
-    return a.second.last_used < b.second.last_used;
-  });
-  free_blocks_.push_back(std::move(oldest->second.arguments));
-  graphs_.erase(oldest);
+absl::Status Step::PeersCapture(bool self) {
+  if (peers_ == nullptr) return absl::OkStatus();
+  SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(self ? 1 : 0));
+  return answer.least == 0 ? absl::FailedPreconditionError("a peer cannot capture the step")
+                           : absl::OkStatus();
+}
+
+void Step::Drop(absl::flat_hash_map<std::string, Graph>::iterator graph) {
+  free_blocks_.push_back(std::move(graph->second.arguments));
+  graphs_.erase(graph);
+}
+
+void Step::Keep(Graph graph) {
+  if (const auto own = graphs_.find(key_); own != graphs_.end()) {
+    Drop(own);
+  } else if (static_cast<int32_t>(graphs_.size()) >= most_graphs_) {
+    Drop(std::min_element(graphs_.begin(), graphs_.end(), [](const auto& a, const auto& b) {
+      return a.second.last_used < b.second.last_used;
+    }));
+  }
+  graphs_.emplace(key_, std::move(graph));
 }
 
 absl::StatusOr<Step::Way> Step::Choose(bool whole) {
@@ -99,12 +123,13 @@ absl::StatusOr<Step::Way> Step::Choose(bool whole) {
   const int32_t own = !whole || !seen ? kPlain : known == graphs_.end() ? kCapture : known->second.number + 1;
   SEXTANT_ASSIGN_OR_RETURN(const StepPeers::Answer answer, peers_->Compare(own));
   if (answer.least == kPlain) return Way::kPlain;
-  return answer.same && own != kCapture ? Way::kReplay : Way::kCapture;
+  if (answer.least == kCapture) return Way::kCapture;
+  // Everybody has a graph. If they were captured with other lists of the peers, those come again as well, and
+  // capturing anew would take turns for ever.
+  return answer.same ? Way::kReplay : Way::kPlain;
 }
 
 absl::StatusOr<bool> Step::MakeGraph(Allocator& allocator, cudaStream_t stream) {
-  graphs_.erase(key_);
-  if (graphs_.size() >= kMostGraphs) DropOldest();
   Graph graph;
   // An error that lasts shows with the next launch.
   bool made = Capture(allocator, stream, graph).ok();
@@ -124,7 +149,7 @@ absl::StatusOr<bool> Step::MakeGraph(Allocator& allocator, cudaStream_t stream) 
     graph.number = last_number_;
   }
   ++counters_.captured;
-  graphs_.emplace(key_, std::move(graph));
+  Keep(std::move(graph));
   return true;
 }
 

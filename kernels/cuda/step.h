@@ -3,7 +3,8 @@
 // Launches are collected with a key that says everything they were given but the contents of their argument
 // block. A list of launches seen before is captured, with its argument blocks at fixed addresses; from then
 // on the same list only fills the blocks, copies them in one piece, and launches the graph. Nothing is
-// launched before the whole list is known, so a list that differs anywhere is simply another one.
+// launched before the whole list is known, so a list that differs anywhere is simply another one. A list of
+// which no graph can be made is launched plainly whenever it comes: that is slower, and no fault.
 //
 // A library whose calls belong together over several processes (a collective) may want them captured by all
 // or by none, and only graphs that were captured together replayed together. Lists with such calls ask the
@@ -26,6 +27,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "kernels/backend.h"
 #include "kernels/cuda/argument_ring.h"
 #include "kernels/cuda/captured_graph.h"
 #include "kernels/cuda/memory.h"
@@ -80,16 +82,11 @@ class StepPeers {
   virtual absl::StatusOr<Answer> Compare(int32_t value) = 0;
 };
 
-struct StepCounters {
-  int64_t replayed = 0;  // lists launched as a graph
-  int64_t captured = 0;  // graphs made
-  int64_t plain = 0;     // lists launched one by one
-  int64_t failed = 0;    // graphs that could not be made
-};
-
 // Of one stream; one thread at a time.
 class Step {
  public:
+  // Keeps at most `most_graphs`. REQUIRES: most_graphs > 0.
+  explicit Step(int32_t most_graphs) : most_graphs_(most_graphs) {}
   ~Step();
 
   bool collecting() const { return collecting_; }
@@ -131,13 +128,19 @@ class Step {
   absl::StatusOr<bool> MakeGraph(Allocator& allocator, cudaStream_t stream);
   absl::Status Launch(Allocator& allocator, ArgumentRing& ring, cudaStream_t stream, bool whole);
   absl::Status Capture(Allocator& allocator, cudaStream_t stream, Graph& graph);
+  // Asks the peers, if any: not OK when one of them, or this process, cannot capture the list.
+  absl::Status PeersCapture(bool self);
   // A block for the arguments of a graph, if it can one of a graph that is no more: what reads it has been
   // queued.
   absl::StatusOr<Buffer> ArgumentBlock(Allocator& allocator);
   absl::Status LaunchAll(cudaStream_t stream, const char* arguments) const;
   absl::Status FillArguments(ArgumentRing& ring, cudaStream_t stream) const;
-  void DropOldest();
+  // Puts the list's graph among those that are kept, in place of the one that it had or was used longest ago.
+  void Keep(Graph graph);
+  // Leaves the arguments' block to the next graph.
+  void Drop(absl::flat_hash_map<std::string, Graph>::iterator graph);
 
+  const int32_t most_graphs_;
   bool collecting_ = false;
   std::string key_;
   std::vector<Entry> entries_;

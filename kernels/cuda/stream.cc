@@ -1,13 +1,17 @@
 // Streams and events of the CUDA backend.
 #include "kernels/cuda/stream.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/cuda/status.h"
 #include "kernels/status_macros.h"
 
 namespace sextant::cuda {
+namespace {
+
+constexpr int64_t kLeastScratch = int64_t{1} << 20;
+
+}  // namespace
 
 void DeviceContext::Check(cudaError_t error, const char* what) const {
   if (error != cudaSuccess) fault->Note(ToStatus(error, what));
@@ -84,15 +88,14 @@ absl::StatusOr<CaptureStaging*> CudaStream::staging() {
   return staging_.get();
 }
 
-absl::StatusOr<void*> CudaStream::Scratch(int64_t bytes) {
-  if (scratch_.data() == nullptr || scratch_.bytes() < bytes) {
-    // Graphs hold the old address: freeing waits for the device, and the next launches are captured anew.
-    if (scratch_.data() != nullptr) step.Forget();
-    scratch_ = Buffer();
-    SEXTANT_ASSIGN_OR_RETURN(
-        scratch_, context_.allocator.Allocate(std::max(bytes, int64_t{1} << 20), Purpose::kWorkspace));
+absl::StatusOr<float*> CudaStream::Scratch(int64_t bytes) {
+  int64_t size = kLeastScratch;
+  while (size < bytes) size *= 2;
+  Buffer& scratch = scratch_[size];
+  if (scratch.data() == nullptr) {
+    SEXTANT_ASSIGN_OR_RETURN(scratch, context_.allocator.Allocate(size, Purpose::kWorkspace));
   }
-  return scratch_.data();
+  return static_cast<float*>(scratch.data());
 }
 
 absl::StatusOr<std::unique_ptr<CudaEvent>> CudaEvent::Make(DeviceContext& context) {

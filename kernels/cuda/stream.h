@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <list>
+#include <map>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -32,6 +33,7 @@ struct DeviceContext {
   int64_t argument_bytes = 0;   // of each stream's ring
   int64_t workspace_bytes = 0;  // of each stream's products
   int64_t capture_staging_bytes = 0;
+  int32_t most_graphs = 1;  // of each stream
   int processors = 1;
 
   explicit DeviceContext(int device) : ordinal(device), allocator(device) {}
@@ -58,9 +60,9 @@ class CudaStream final : public Stream {
   absl::StatusOr<CaptureStaging*> staging();
   // Null before it was first asked for.
   CaptureStaging* made_staging() const { return staging_.get(); }
-  // At least `bytes` of device memory that an operation may scribble on; grows between steps only.
-  absl::StatusOr<void*> Scratch(int64_t bytes);
-  int64_t scratch_bytes() const { return scratch_.bytes(); }
+  // At least `bytes` of device memory that an operation may scribble on. The same for the same number, so
+  // that steps which need more leave the graphs of others as they are.
+  absl::StatusOr<float*> Scratch(int64_t bytes);
 
   Step step;  // of Backend::BeginStep
 
@@ -72,7 +74,7 @@ class CudaStream final : public Stream {
     std::atomic<bool> done = false;
   };
 
-  explicit CudaStream(DeviceContext& context) : context_(context) {}
+  explicit CudaStream(DeviceContext& context) : step(context.most_graphs), context_(context) {}
   static void CUDART_CB RunHostWork(void* data);
 
   DeviceContext& context_;
@@ -83,7 +85,7 @@ class CudaStream final : public Stream {
   std::unique_ptr<ArgumentRing> arguments_;
   std::unique_ptr<CaptureStaging> staging_;
   Buffer workspace_;
-  Buffer scratch_;
+  std::map<int64_t, Buffer> scratch_;  // by size, each a power of two
 };
 
 class CudaEvent final : public Event {

@@ -175,7 +175,7 @@ TEST_P(CaptureStagingTest, AReplayedStepRecordsAnotherNumberOfRows) {
     EXPECT_EQ(Ring()[300 * kCols + 1], kUntouched);
     values_.clear();
   }
-  const cuda::StepCounters counters = backend_->Steps(*stream_);
+  const StepCounters counters = backend_->Steps(*stream_);
   EXPECT_EQ(counters.captured, GetParam().steps ? 1 : 0);
   EXPECT_EQ(counters.replayed, GetParam().steps ? 7 : 0);
 }
@@ -328,7 +328,7 @@ TEST_P(CaptureStagingTest, RecordsToTheDeviceNeedNone) {
   EXPECT_EQ(backend_->Account().of(Purpose::kStaging), 0);
 }
 
-// The computing stream waits only before it writes to a chunk again: not in the first 60 MiB of a step.
+// The computing stream waits only before it writes to a chunk again: not in a step's first four chunks.
 TEST(CaptureStagingPlanTest, TheComputingStreamWaitsOnlyForAFullRing) {
   cuda::Allocator allocator(0);
   const auto staging = *CaptureStaging::Make(allocator, cuda::kCaptureStagingBytes);
