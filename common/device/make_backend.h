@@ -21,8 +21,13 @@ namespace sextant {
 // what to do.
 absl::Status CheckDevice(const Device& device);
 
-// Errors of CheckDevice, and of the backend. `cpu` counts for a CPU only.
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const CpuBackendOptions& cpu);
+struct BackendOptions {
+  CpuBackendOptions cpu = {};   // counts for a CPU only
+  int64_t most_step_rows = 32;  // of decoding steps, which a GPU replays
+};
+
+// Errors of CheckDevice, and of the backend.
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const BackendOptions& options);
 
 // All memory of the device; the host's for a CPU. Errors of CheckDevice, and of the device.
 absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device);

@@ -17,9 +17,9 @@ absl::Status CheckDevice(const Device& device) {
                    "found, or use --device cpu"));
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const CpuBackendOptions& cpu) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const BackendOptions& options) {
   SEXTANT_RETURN_IF_ERROR(CheckDevice(device));
-  return MakeCpuBackend(cpu);
+  return MakeCpuBackend(options.cpu);
 }
 
 absl::StatusOr<int64_t> DeviceMemoryBytes(const Device& device) {

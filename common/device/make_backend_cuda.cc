@@ -8,6 +8,7 @@
 #include "common/device/host_memory.h"
 #include "common/device/make_backend.h"
 #include "kernels/cuda/backend.h"
+#include "kernels/cuda/step_sizes.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
@@ -15,9 +16,10 @@ namespace sextant {
 // Whether the device is there shows when it is used: a supervisor must leave the driver alone.
 absl::Status CheckDevice(const Device&) { return absl::OkStatus(); }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const CpuBackendOptions& cpu) {
-  if (device.kind == DeviceKind::kCpu) return MakeCpuBackend(cpu);
-  absl::StatusOr<std::unique_ptr<CudaBackend>> backend = MakeCudaBackend(device.index);
+absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const BackendOptions& options) {
+  if (device.kind == DeviceKind::kCpu) return MakeCpuBackend(options.cpu);
+  absl::StatusOr<std::unique_ptr<CudaBackend>> backend =
+      MakeCudaBackend(device.index, {.most_graphs = cuda::MostStepGraphs(options.most_step_rows)});
   if (backend.ok()) return *std::move(backend);
   return MakeError(backend.status().code(), "DEVICE_UNAVAILABLE",
                    absl::StrCat("--device ", device.Name(), ": ", backend.status().message()));

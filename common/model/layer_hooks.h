@@ -14,9 +14,9 @@ using Site = sextant::v1::Site;
 class LayerHooks {
  public:
   virtual ~LayerHooks() = default;
-  // `activation` [rows of the batch, hidden_size] is the whole row on every rank: F32 for resid_*, attn_out
-  // and mlp_out, compute dtype for attn_in and mlp_in. What is queued on `stream` here (steering in place,
-  // recording) runs before the next operation of the layer reads the activation.
+  // `activation` [rows of the batch and padding, hidden_size] is the whole row on every rank: F32 for
+  // resid_*, attn_out and mlp_out, compute dtype for attn_in and mlp_in. What is queued on `stream` here
+  // (steering in place, recording) runs before the next operation of the layer reads the activation.
   virtual void OnSite(Stream& stream, Site site, int32_t layer, Tensor activation) = 0;
 };
 

@@ -9,6 +9,7 @@
 #include "common/model/shard.h"
 #include "kernels/check.h"
 #include "kernels/cuda/limits.h"
+#include "kernels/cuda/step_sizes.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
@@ -27,9 +28,13 @@ int64_t BlocksOfLongest(const TransformerOptions& options) {
   return (options.max_position_count + options.kv_block_size - 1) / options.kv_block_size;
 }
 
+// Of a decoding step: a layer has 14 with its collectives, and one site that is steered and one recorded.
+int64_t OperationsOfStep(const ModelSpec& spec) { return spec.layer_count * 16 + 8; }
+
 // Everything of one rank, with options.kv_block_count blocks.
 RankMemory PlanRank(const ModelSpec& spec, const Shard& shard, const TransformerOptions& options,
-                    const CollectiveSizes& collectives, int64_t ring_bytes, const DeviceProfile& device) {
+                    const CollectiveSizes& collectives, const MemoryDemand& demand,
+                    const DeviceProfile& device) {
   const MemoryPlan plan = PlanMemory(spec, shard, options);
   const bool on_host = device.shared_by_ranks;
   RankMemory rank;
@@ -39,11 +44,15 @@ RankMemory PlanRank(const ModelSpec& spec, const Shard& shard, const Transformer
   add(MemoryUse::kWeights, plan.weight_bytes);
   add(MemoryUse::kKeysAndValues, plan.kv_bytes);
   add(MemoryUse::kWorkspace, plan.workspace_bytes);
-  add(MemoryUse::kCaptureRing, on_host ? ring_bytes : device.capture_staging_bytes);
+  add(MemoryUse::kCaptureRing, on_host ? demand.ring_bytes : device.capture_staging_bytes);
+  // Twice: where vectors come from, and where they are read.
+  add(MemoryUse::kSteering, on_host ? 2 * demand.steering_bytes : demand.steering_bytes);
+  add(MemoryUse::kGraphs,
+      device.graph_operation_bytes * OperationsOfStep(spec) * cuda::MostStepGraphs(options.max_sequences));
   const int64_t gathered_bytes = shard.rank == 0 ? collectives.gathered_floats() * SizeOf(DType::kF32) : 0;
   add(MemoryUse::kCollectives, shard.size > 1 && !on_host ? device.collective_bytes + gathered_bytes : 0);
   add(MemoryUse::kRuntime, device.runtime_bytes);
-  rank.host_bytes = on_host ? 0 : ring_bytes;
+  rank.host_bytes = on_host ? 0 : demand.ring_bytes + demand.steering_bytes;
   return rank;
 }
 
@@ -75,7 +84,7 @@ absl::Status CheckServed(const ModelSpec& spec, const std::vector<Shard>& shards
                                                    .feed_forward = shard.feed_forward.size(),
                                                    .vocab = spec.vocab_size,
                                                    .kv_block_size = plan.options.kv_block_size,
-                                                   .kv_block_count = plan.options.kv_block_count,
+                                                   .kv_block_count = plan.options.kv_block_count + 1,
                                                    .max_positions = plan.options.max_position_count,
                                                    .max_rows = plan.options.max_rows});
     if (served.ok()) continue;
@@ -99,6 +108,10 @@ absl::string_view NameOf(MemoryUse use) {
       return "batches";
     case MemoryUse::kCaptureRing:
       return "capture ring";
+    case MemoryUse::kSteering:
+      return "steering vectors";
+    case MemoryUse::kGraphs:
+      return "graphs";
     case MemoryUse::kCollectives:
       return "collectives";
     case MemoryUse::kRuntime:
@@ -117,6 +130,7 @@ DeviceProfile CudaProfile(int64_t memory_bytes) {
           .runtime_bytes = 704 * kMiB,
           .collective_bytes = 512 * kMiB,
           .capture_staging_bytes = cuda::kCaptureStagingBytes,
+          .graph_operation_bytes = 64 << 10,
           .kept_free = 0.03};
 }
 
@@ -151,7 +165,7 @@ absl::StatusOr<DevicePlan> PlanDevices(const ModelSpec& spec, const MemoryDemand
   const auto plan_ranks = [&] {
     plan.ranks.clear();
     for (const Shard& shard : shards) {
-      plan.ranks.push_back(PlanRank(spec, shard, plan.options, plan.collectives, demand.ring_bytes, device));
+      plan.ranks.push_back(PlanRank(spec, shard, plan.options, plan.collectives, demand, device));
       plan.kv_block_bytes =
           std::max(plan.kv_block_bytes, PlanMemory(spec, shard, plan.options).kv_block_bytes);
     }

@@ -25,6 +25,8 @@ enum class MemoryUse {
   kWorkspace,    // activations, inputs and logits of a step; a lens's tile
   kBatches,      // rows that are decoded together
   kCaptureRing,  // recorded rows that wait for the capture service
+  kSteering,     // vectors of the requests that run
+  kGraphs,       // replayed steps
   kCollectives,  // the communication library's buffers, and what rank 0 gathers into
   kRuntime,      // the driver's context, loaded kernels, the matrix library's workspace
 };
@@ -41,11 +43,15 @@ struct DeviceProfile {
   int64_t collective_bytes = 0;  // of groups of more than one rank
   // On the device; the rest of a captured row's way is host memory.
   int64_t capture_staging_bytes = 0;
+  // Of a replayed step, for each of its operations; estimated, see CudaProfile.
+  int64_t graph_operation_bytes = 0;
   // Share of the memory that is left alone: what others use, and gaps between allocations.
   double kept_free = 0;
 };
 DeviceProfile CpuProfile(int64_t memory_bytes);
-// The sums for runtime and collectives are estimates, generous for one process a device.
+// The sums for runtime, collectives and graphs are estimates, generous for one process a device. A graph's: a
+// driver of CUDA 11.2 took 64 KiB of the device for each kernel (33 MB for 500, 96 MB for 1,500, see
+// https://forums.developer.nvidia.com/t/244901); later ones take less.
 DeviceProfile CudaProfile(int64_t memory_bytes);
 
 struct MemoryDemand {
@@ -54,7 +60,8 @@ struct MemoryDemand {
   TransformerOptions options;
   // Of each rank. 0: as much as the device has left.
   int64_t kv_bytes = 0;
-  int64_t ring_bytes = 0;  // of each rank
+  int64_t ring_bytes = 0;      // of each rank
+  int64_t steering_bytes = 0;  // of each rank
 };
 
 struct MemoryLine {

@@ -52,6 +52,7 @@ MemoryDemand Demand(int ranks) {
   demand.options.max_sequences = 32;
   demand.options.max_position_count = 8192;
   demand.ring_bytes = 64 << 20;
+  demand.steering_bytes = 64 << 20;
   return demand;
 }
 
@@ -144,6 +145,33 @@ TEST(MemoryPlanTest, ATooSmallDeviceIsRefusedWithItsBiggestLinesAndAWayOut) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("most is weights 65.71 GiB, keys and values"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("start with --ranks 4, which fits"));
   EXPECT_TRUE(CheckFits(spec, Demand(4), *PlanDevices(spec, Demand(4), Card(48))).ok());
+}
+
+TEST(MemoryPlanTest, PlansReplayedStepsAndSteeringVectors) {
+  MemoryDemand demand = Demand(1);
+  demand.steering_bytes = 48 << 20;
+  const auto line = [](const RankMemory& rank, MemoryUse use) {
+    for (const MemoryLine& each : rank.lines) {
+      if (each.use == use) return each.bytes;
+    }
+    return int64_t{0};
+  };
+  const ModelSpec spec = SpecOf(kLlama8B);
+  const auto cuda = PlanDevices(spec, demand, Card(24));
+  ASSERT_TRUE(cuda.ok());
+  // Steps of 1, 2, 4, 8, 16, 24 and 32 rows, of two kinds; 32 layers of 16 operations and 8 besides, 64 KiB
+  // each.
+  EXPECT_EQ(line(cuda->ranks[0], MemoryUse::kGraphs), 14 * (32 * 16 + 8) * (64 << 10));
+  EXPECT_EQ(line(cuda->ranks[0], MemoryUse::kSteering), 48 << 20);
+  EXPECT_EQ(cuda->ranks[0].host_bytes, (64 << 20) + (48 << 20));
+  demand.options.max_sequences = 128;
+  // And 40, 48, 56, 64, 80, 96, 112, 128.
+  EXPECT_EQ(line(PlanDevices(spec, demand, Card(24))->ranks[0], MemoryUse::kGraphs),
+            30 * (32 * 16 + 8) * (64 << 10));
+  const auto cpu = PlanDevices(spec, demand, CpuProfile(int64_t{64} << 30));
+  ASSERT_TRUE(cpu.ok());
+  EXPECT_EQ(line(cpu->ranks[0], MemoryUse::kGraphs), 0);
+  EXPECT_EQ(line(cpu->ranks[0], MemoryUse::kSteering), 2 * (48 << 20));
 }
 
 TEST(MemoryPlanTest, RanksOfACpuShareTheMachine) {

@@ -24,7 +24,8 @@ KvCacheOptions KvOptions(const ModelSpec& spec, const Shard& shard, const Transf
           .layer_count = spec.layer_count,
           .kv_head_count = shard.kv_heads.size(),
           .head_dim = spec.head_dim,
-          .block_count = options.kv_block_count,
+          // One more, of no sequence, for padding rows to write to and read.
+          .block_count = options.kv_block_count + 1,
           .block_size = options.kv_block_size};
 }
 
@@ -41,6 +42,11 @@ WorkspaceShape ShapeOfWorkspace(const ModelSpec& spec, const Shard& shard,
           .feed_forward = shard.feed_forward.size(),
           .vocab_part = shard.vocab.size(),
           .vocab = shard.rank == 0 ? spec.vocab_size : 0};
+}
+
+bool IsOfSingleRows(const StepBatch& batch) {
+  return std::all_of(batch.runs.begin(), batch.runs.end(),
+                     [](const QueryRun& run) { return run.row_count == 1; });
 }
 
 absl::Status CheckOptions(const ModelSpec& spec, const TransformerOptions& options) {
@@ -61,7 +67,7 @@ MemoryPlan PlanMemory(const ModelSpec& spec, const Shard& shard, const Transform
   MemoryPlan plan;
   plan.weight_bytes = WeightBytes(spec, shard, options.dtype);
   plan.kv_block_bytes = KvBlockBytes(KvOptions(spec, shard, options));
-  plan.kv_bytes = plan.kv_block_bytes * options.kv_block_count;
+  plan.kv_bytes = plan.kv_block_bytes * (options.kv_block_count + 1);
   const int64_t table_bytes = options.max_position_count * spec.head_dim * SizeOf(DType::kF32);
   plan.workspace_bytes = Workspace::Bytes(ShapeOfWorkspace(spec, shard, options)) + table_bytes;
   return plan;
@@ -98,26 +104,40 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const ModelSource
 }
 
 absl::StatusOr<Tensor> Transformer::Forward(Stream& stream, const StepBatch& batch, LayerHooks& hooks) {
-  SEXTANT_RETURN_IF_ERROR(StageInputs(stream, batch));
-  const int64_t rows = static_cast<int64_t>(batch.token_ids.size());
+  const int64_t rows = PaddedRows(batch);
   // Decoding repeats the same operations token after token; a prompt's chunk is never the same twice.
-  const bool repeats = std::all_of(batch.runs.begin(), batch.runs.end(),
-                                   [](const QueryRun& run) { return run.row_count == 1; });
+  const bool repeats = IsOfSingleRows(batch);
+  std::vector<int32_t> sampled_rows = batch.sampled_rows;
+  if (repeats && !sampled_rows.empty()) {
+    const int64_t common = backend_.CommonRows(static_cast<int64_t>(sampled_rows.size()));
+    const int64_t most = std::min(rows, options_.max_sampled_rows);
+    sampled_rows.resize(std::max<size_t>(sampled_rows.size(), std::min(common, most)), rows - 1);
+  }
+  SEXTANT_CHECK_LE(static_cast<int64_t>(sampled_rows.size()), options_.max_sampled_rows);
+  SEXTANT_RETURN_IF_ERROR(StageInputs(stream, batch, rows));
   if (repeats) backend_.BeginStep(stream);
   Embed(stream, rows);
   for (int32_t layer = 0; layer < spec_.layer_count; ++layer) RunLayer(stream, layer, rows, hooks);
-  const Tensor logits =
-      batch.sampled_rows.empty() ? Tensor{} : ComputeLogits(stream, rows, batch.sampled_rows);
+  Tensor logits = sampled_rows.empty() ? Tensor{} : ComputeLogits(stream, rows, sampled_rows);
   if (repeats) backend_.EndStep(stream);
+  if (logits.data != nullptr) logits = logits.Rows(0, static_cast<int64_t>(batch.sampled_rows.size()));
   return logits;
 }
 
-absl::Status Transformer::StageInputs(Stream& stream, const StepBatch& batch) {
+int64_t Transformer::PaddedRows(const StepBatch& batch) const {
+  const int64_t rows = static_cast<int64_t>(batch.token_ids.size());
+  // Each padding row is a sequence of its own.
+  if (!IsOfSingleRows(batch) || static_cast<int64_t>(batch.block_tables.size()) != rows) return rows;
+  const int64_t most = std::min({options_.max_rows, options_.max_sequences, options_.max_sampled_rows});
+  return std::max(rows, std::min(backend_.CommonRows(rows), most));
+}
+
+absl::Status Transformer::StageInputs(Stream& stream, const StepBatch& batch, int64_t padded_rows) {
   const int64_t rows = static_cast<int64_t>(batch.token_ids.size());
   const int64_t sequences = static_cast<int64_t>(batch.block_tables.size());
   SEXTANT_CHECK(rows > 0 && rows <= options_.max_rows);
   SEXTANT_CHECK(sequences > 0 && sequences <= options_.max_sequences);
-  SEXTANT_CHECK_LE(static_cast<int64_t>(batch.sampled_rows.size()), options_.max_sampled_rows);
+  SEXTANT_CHECK(padded_rows >= rows && padded_rows <= options_.max_rows);
   SEXTANT_ASSIGN_OR_RETURN(const InputStaging staging, workspace_->NextStaging(backend_));
   std::copy(batch.token_ids.begin(), batch.token_ids.end(), staging.ids);
   int64_t next_row = 0;
@@ -143,12 +163,20 @@ absl::Status Transformer::StageInputs(Stream& stream, const StepBatch& batch) {
     for (const int32_t block : table) SEXTANT_CHECK(block >= 0 && block < options_.kv_block_count);
     std::copy(table.begin(), table.end(), staging.block_tables + i * blocks);
   }
-  workspace_->SendStaging(backend_, stream, sequences);
-  const WorkspaceTensors& work = workspace_->tensors();
   attention_.runs = batch.runs;
-  attention_.positions = work.positions.Rows(0, rows);
-  attention_.row_sequences = work.row_sequences.Rows(0, rows);
-  attention_.block_tables = work.block_tables.Rows(0, sequences);
+  for (int64_t row = rows; row < padded_rows; ++row) {
+    const auto index = static_cast<int32_t>(row);
+    staging.ids[row] = staging.positions[row] = 0;
+    staging.row_sequences[row] = index;
+    staging.block_tables[row * blocks] = static_cast<int32_t>(options_.kv_block_count);
+    attention_.runs.push_back({.sequence = index, .first_row = index, .row_count = 1, .start_position = 0});
+  }
+  const int64_t padded_sequences = sequences + padded_rows - rows;
+  workspace_->SendStaging(backend_, stream, padded_sequences);
+  const WorkspaceTensors& work = workspace_->tensors();
+  attention_.positions = work.positions.Rows(0, padded_rows);
+  attention_.row_sequences = work.row_sequences.Rows(0, padded_rows);
+  attention_.block_tables = work.block_tables.Rows(0, padded_sequences);
   return absl::OkStatus();
 }
 

@@ -69,7 +69,8 @@ class Transformer {
   // [sampled_rows, vocab_size] on rank 0, valid until the next Forward, and an empty tensor on other ranks or
   // when nothing is sampled. REQUIRES: the batch fits the options; all ranks queue the same batches in the
   // same order; every Forward uses the same stream. Errors: only the fault of an earlier step whose staging
-  // memory is still in use.
+  // memory is still in use. A step of single rows is padded to a common size (Backend::CommonRows): hooks see
+  // activations with more rows than the batch, whose contents mean nothing.
   absl::StatusOr<Tensor> Forward(Stream& stream, const StepBatch& batch, LayerHooks& hooks);
 
   const ModelSpec& spec() const { return spec_; }
@@ -80,7 +81,9 @@ class Transformer {
   Transformer(const ModelSpec& spec, std::vector<Shard> shards, Backend& backend, Communicator& communicator,
               const TransformerOptions& options);
 
-  absl::Status StageInputs(Stream& stream, const StepBatch& batch);
+  // The rows of a step with its padding.
+  int64_t PaddedRows(const StepBatch& batch) const;
+  absl::Status StageInputs(Stream& stream, const StepBatch& batch, int64_t padded_rows);
   void Embed(Stream& stream, int64_t rows);
   void RunLayer(Stream& stream, int32_t index, int64_t rows, LayerHooks& hooks);
   void RunAttention(Stream& stream, int32_t index, int64_t rows);

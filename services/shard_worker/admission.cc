@@ -118,7 +118,10 @@ absl::Status CheckInterventions(const EngineLimits& limits, AdmittedRequest& adm
                                          " selects no position that this request can have"));
     }
     admitted.intervention_positions.push_back(std::move(clause));
+    admitted.steering_slots += intervention.layers_size();
   }
+  if (admitted.steering_slots > limits.steering_slot_count)
+    return worker_errors::SteeringTooBig(admitted.steering_slots, limits.steering_slot_count);
   return absl::OkStatus();
 }
 

@@ -39,6 +39,8 @@ struct EngineLimits {
   // Capture ring of each rank, in slots of one row.
   int32_t ring_slot_count = 0;
   absl::Duration capture_stall_timeout = absl::Seconds(30);
+  // Directions of steering vectors (one layer each) that every rank holds at a time.
+  int32_t steering_slot_count = 1024;
 };
 
 // Bytes of one row slot of the capture ring.
@@ -57,6 +59,7 @@ struct AdmittedRequest {
   // One per intervention.
   std::vector<PositionClause> intervention_positions;
   int32_t ring_slots_per_position = 0;
+  int32_t steering_slots = 0;
 
   int32_t prompt_count() const { return message.prompt_token_ids_size(); }
   // Positions of the longest run: the last sampled token is never an input.
@@ -66,7 +69,7 @@ struct AdmittedRequest {
 };
 
 // INVALID_ARGUMENT with a reason naming what is wrong; RESOURCE_EXHAUSTED POSITION_TOO_BIG when a position
-// cannot fit the ring.
+// cannot fit the ring, STEERING_TOO_BIG when the vectors cannot fit the memory for them.
 absl::StatusOr<AdmittedRequest> CheckRequest(sextant::internal::v1::GenerateRequest request,
                                              const EngineLimits& limits);
 

@@ -53,6 +53,10 @@ ABSL_FLAG(int64_t, kv_cache_mb, 0,
           "Memory of each rank for keys and values, MiB. 0: 256 on a CPU, what is left on a GPU.");
 ABSL_FLAG(int64_t, ring_mb, 64,
           "Memory of each rank for recorded rows that the capture service has not got yet, MiB.");
+ABSL_FLAG(
+    int64_t, steering_mb, 64,
+    "Memory of each rank for the steering vectors of requests that run, MiB. A request whose vectors need "
+    "more is refused, others wait until there is room.");
 ABSL_FLAG(std::string, digest_cache_dir, "",
           "Folder in which digests of model files are remembered. Empty: computed at each start.");
 ABSL_FLAG(
@@ -108,6 +112,7 @@ absl::Status Check(const WorkerConfig& config) {
   if (config.kv_block_count < 0) return Invalid("--kv_blocks must not be negative");
   if (config.kv_cache_bytes < 0) return Invalid("--kv_cache_mb must not be negative");
   if (config.ring_bytes < (1 << 20)) return Invalid("--ring_mb must be at least 1");
+  if (config.steering_bytes < (1 << 20)) return Invalid("--steering_mb must be at least 1");
   if (config.step_deadline <= absl::ZeroDuration() || config.capture_stall_timeout <= absl::ZeroDuration()) {
     return Invalid("--step_deadline and --capture_stall_timeout must be positive");
   }
@@ -153,6 +158,7 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   config.kv_cache_bytes =
       std::clamp<int64_t>(absl::GetFlag(FLAGS_kv_cache_mb), -1, kMostMegabytes) * (1 << 20);
   config.ring_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_ring_mb), 0, kMostMegabytes) << 20;
+  config.steering_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_steering_mb), 0, kMostMegabytes) << 20;
   config.digest_cache_dir = absl::GetFlag(FLAGS_digest_cache_dir);
   config.step_deadline = absl::GetFlag(FLAGS_step_deadline);
   config.capture_stall_timeout = absl::GetFlag(FLAGS_capture_stall_timeout);

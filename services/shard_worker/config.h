@@ -39,6 +39,7 @@ struct WorkerConfig {
   int kv_block_count = 0;      // 0: as kv_cache_bytes says
   int64_t kv_cache_bytes = 0;  // 0: 256 MiB on a CPU, what is left on a GPU
   int64_t ring_bytes = 0;
+  int64_t steering_bytes = 64 << 20;
   std::string digest_cache_dir;
   absl::Duration step_deadline;
   absl::Duration capture_stall_timeout;

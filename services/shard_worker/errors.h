@@ -31,6 +31,14 @@ inline absl::Status PositionTooBig(int64_t bytes, int64_t limit) {
                                 limit, ": ask for fewer sites or layers, or raise --ring_mb"));
 }
 
+// In directions: one layer of one intervention each.
+inline absl::Status SteeringTooBig(int64_t directions, int64_t limit) {
+  return MakeError(absl::StatusCode::kResourceExhausted, "STEERING_TOO_BIG",
+                   absl::StrCat("the interventions of this request have ", directions,
+                                " directions (one a layer), a rank holds ", limit,
+                                ": steer fewer layers, or raise --steering_mb"));
+}
+
 // Log-probabilities of a sampled token that are no numbers: whatever came after it would be noise.
 inline absl::Status NotFinite(int32_t token_index, bool steered) {
   const std::string what = absl::StrCat("the logits of generated token ", token_index, " are not finite");

@@ -1,8 +1,10 @@
 // Implements the execution of plans.
 #include "services/shard_worker/rank_executor.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "common/base/log.h"
 #include "kernels/status_macros.h"
 
 namespace sextant {
@@ -24,7 +26,8 @@ RankExecutor::RankExecutor(Backend& backend, Communicator& communicator, Transfo
 
 absl::StatusOr<std::unique_ptr<RankExecutor>> RankExecutor::Make(Backend& backend, Communicator& communicator,
                                                                  Transformer& transformer, CaptureRing& ring,
-                                                                 CaptureOutbox& outbox) {
+                                                                 CaptureOutbox& outbox,
+                                                                 int32_t steering_slot_count) {
   std::unique_ptr<RankExecutor> executor(new RankExecutor(backend, communicator, transformer, ring, outbox));
   SEXTANT_ASSIGN_OR_RETURN(executor->stream_, backend.CreateStream());
   const int64_t rows = transformer.options().max_sampled_rows;
@@ -34,6 +37,8 @@ absl::StatusOr<std::unique_ptr<RankExecutor>> RankExecutor::Make(Backend& backen
                           transformer.spec().hidden_size};
   backend.RecordRows(*executor->stream_, nothing, {}, transformer.options().dtype, ring.memory());
   SEXTANT_RETURN_IF_ERROR(backend.Synchronize(*executor->stream_));
+  SEXTANT_ASSIGN_OR_RETURN(executor->steering_,
+                           SteeringPool::Make(backend, steering_slot_count, transformer.spec().hidden_size));
   return executor;
 }
 
@@ -44,7 +49,9 @@ absl::StatusOr<std::vector<SampledToken>> RankExecutor::Run(const pb::Plan& plan
   std::vector<SampledToken> tokens;
   if (!plan.work().empty()) {
     StepBatch batch;
-    hooks_.Clear();
+    // The same for all ranks: what is captured of a step must be.
+    hooks_.Begin(std::all_of(plan.work().begin(), plan.work().end(),
+                             [](const pb::Work& work) { return work.token_ids_size() == 1; }));
     for (const pb::Work& work : plan.work()) AddRun(work, batch);
     for (const pb::Work& work : plan.work()) batch.block_tables.push_back(slots_.at(work.slot()).blocks);
     SEXTANT_ASSIGN_OR_RETURN(const Tensor logits, transformer_.Forward(*stream_, batch, hooks_));
@@ -60,6 +67,11 @@ absl::StatusOr<std::vector<SampledToken>> RankExecutor::Run(const pb::Plan& plan
     }
   }
   for (const int32_t slot : plan.released_slots()) slots_.erase(slot);
+  if (const StepCounters steps = this->steps(); steps.failed > failed_graphs_) {
+    failed_graphs_ = steps.failed;
+    LogWarning("a step could not be made a graph and runs operation by operation, which is slower",
+               {{"rank", communicator_.rank()}, {"failed", steps.failed}, {"captured", steps.captured}});
+  }
   return tokens;
 }
 
@@ -69,9 +81,8 @@ absl::Status RankExecutor::AdmitSlot(const pb::Admit& admit) {
   slot = Slot();
   for (const auto& intervention : admit.interventions()) {
     SEXTANT_ASSIGN_OR_RETURN(
-        auto vector,
-        SteeringVector::Load(backend_, *stream_, intervention, admit.prompt_token_count(),
-                             static_cast<int32_t>(spec.layer_count), static_cast<int32_t>(spec.hidden_size)));
+        auto vector, SteeringVector::Load(*steering_, *stream_, intervention, admit.prompt_token_count(),
+                                          static_cast<int32_t>(spec.layer_count)));
     slot.vectors.push_back(std::move(vector));
   }
   if (admit.capture().empty()) return absl::OkStatus();
@@ -105,9 +116,11 @@ void RankExecutor::AddRun(const pb::Work& work, StepBatch& batch) {
       if (vector->Selects(work.start_position() + i, work.token_ids(i)))
         steered.rows.push_back(first_row + i);
     }
-    if (!steered.rows.empty()) hooks_.AddSteered(std::move(steered));
+    hooks_.AddSteered(std::move(steered));
   }
-  if (slot.layout != nullptr) AddRecorded(work, slot, first_row);
+  if (slot.layout == nullptr) return;
+  hooks_.AddLayout(*slot.layout);
+  AddRecorded(work, slot, first_row);
 }
 
 void RankExecutor::AddRecorded(const pb::Work& work, const Slot& slot, int32_t first_row) {

@@ -21,16 +21,21 @@ namespace sextant {
 // One thread at a time.
 class RankExecutor {
  public:
-  // RESOURCE_EXHAUSTED. REQUIRES: all outlive this.
+  // `steering_slot_count`: directions of steering vectors that it holds at a time. RESOURCE_EXHAUSTED.
+  // REQUIRES: all outlive this.
   static absl::StatusOr<std::unique_ptr<RankExecutor>> Make(Backend& backend, Communicator& communicator,
                                                             Transformer& transformer, CaptureRing& ring,
-                                                            CaptureOutbox& outbox);
+                                                            CaptureOutbox& outbox,
+                                                            int32_t steering_slot_count);
 
   // Runs one plan and waits for it. On rank 0 `samples` are the settings of its sampled rows and the result
   // has a token for each; other ranks give and get none. Errors: the fault of a collective or of the device;
   // the group is lost then.
   absl::StatusOr<std::vector<SampledToken>> Run(const sextant::internal::v1::Plan& plan,
                                                 absl::Span<const SampleRow> samples);
+
+  // How decoding steps were launched so far.
+  StepCounters steps() const { return backend_.Steps(*stream_); }
 
  private:
   struct Slot {
@@ -55,7 +60,9 @@ class RankExecutor {
   CaptureOutbox& outbox_;
   std::unique_ptr<Stream> stream_;
   Buffer sampled_;  // pinned: I32 ids [max_sampled_rows], then F32 log-probabilities [max_sampled_rows]
+  std::unique_ptr<SteeringPool> steering_;
   StepHooks hooks_;
+  int64_t failed_graphs_ = 0;  // that were told of
   std::map<int32_t, Slot> slots_;
 };
 

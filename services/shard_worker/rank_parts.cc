@@ -66,6 +66,9 @@ EngineLimits LimitsOf(const WorkerConfig& config, const ModelSpec& spec, const T
   limits.max_queue_wait = config.max_queue_wait;
   limits.ring_slot_count =
       static_cast<int32_t>(std::clamp<int64_t>(config.ring_bytes / RingSlotBytes(limits), 1, 1 << 30));
+  const int64_t direction_bytes = spec.hidden_size * SizeOf(DType::kF32);
+  limits.steering_slot_count =
+      static_cast<int32_t>(std::clamp<int64_t>(config.steering_bytes / direction_bytes, 1, 1 << 20));
   limits.capture_stall_timeout = config.capture_stall_timeout;
   return limits;
 }
@@ -90,7 +93,9 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
-  SEXTANT_ASSIGN_OR_RETURN(parts.backend, MakeBackend(DeviceOf(config), config.backend));
+  SEXTANT_ASSIGN_OR_RETURN(
+      parts.backend,
+      MakeBackend(DeviceOf(config), {.cpu = config.backend, .most_step_rows = config.max_sequences}));
   const absl::Time start = absl::Now();
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();
@@ -122,9 +127,11 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   };
   parts.outbox =
       std::make_unique<CaptureOutbox>(outbox_options, parts.clock, *parts.ring, std::move(answers), report);
-  SEXTANT_ASSIGN_OR_RETURN(
-      parts.executor, RankExecutor::Make(*parts.backend, *parts.communicator, *parts.transformer, *parts.ring,
-                                         *parts.outbox));
+  absl::StatusOr<std::unique_ptr<RankExecutor>> executor =
+      RankExecutor::Make(*parts.backend, *parts.communicator, *parts.transformer, *parts.ring, *parts.outbox,
+                         parts.limits.steering_slot_count);
+  if (!executor.ok()) return ExplainOutOfMemory(executor.status(), plan, config.rank);
+  parts.executor = *std::move(executor);
   LogInfo("loaded", {{"rank", absl::StrCat(config.rank, " of ", config.rank_count)},
                      {"host", absl::StrCat(config.node, " of ", config.node_count)},
                      {"backend", parts.backend->Name()},

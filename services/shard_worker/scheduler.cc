@@ -21,6 +21,8 @@ Scheduler::Scheduler(const EngineLimits& limits, int64_t epoch, SchedulerDeps de
       deps_(std::move(deps)),
       slots_(limits.max_sequences),
       kv_blocks_(limits.kv_block_count),
+      steering_free_(limits.steering_slot_count),
+      steering_of_slot_(limits.max_sequences, 0),
       recorded_slots_(limits.rank_count, 0) {
   SEXTANT_CHECK_GE(limits.max_batch_rows, limits.max_sequences);
 }
@@ -59,7 +61,7 @@ absl::Status Scheduler::CheckQueue() const {
   const auto waiting = static_cast<int64_t>(queue_.size());
   // Slots that the next plan gives back are as good as free.
   const int64_t free = slots_.free_count() + static_cast<int64_t>(released_slots_.size());
-  const int64_t ahead = waiting - (blocks_short_ ? 0 : free);
+  const int64_t ahead = waiting - (memory_short_ ? 0 : free);
   const absl::Duration wait =
       ahead < 0 ? absl::ZeroDuration() : queue_estimate_.Wait(ahead, slots_.size() - free);
   if (waiting < limits_.max_queued && wait <= limits_.max_queue_wait) return absl::OkStatus();
@@ -142,17 +144,19 @@ void Scheduler::EndStarved(absl::Time now) {
 }
 
 void Scheduler::AdmitQueued(absl::Time now, Plan& plan) {
-  blocks_short_ = false;
+  memory_short_ = false;
   while (!queue_.empty() && slots_.free_count() > 0) {
     Sequence& sequence = *Find(queue_.front());
     const int32_t positions = sequence.request.max_position_count();
     const int32_t blocks = (positions + limits_.kv_block_size - 1) / limits_.kv_block_size;
     // Strictly in order: a long request must not be passed over for ever by short ones.
-    blocks_short_ = blocks > kv_blocks_.free_count();
-    if (blocks_short_) return;
+    memory_short_ = blocks > kv_blocks_.free_count() || sequence.request.steering_slots > steering_free_;
+    if (memory_short_) return;
     queue_.pop_front();
     sequence.slot = slots_.Take();
     sequence.kv_blocks = kv_blocks_.Take(blocks);
+    steering_of_slot_[sequence.slot] = sequence.request.steering_slots;
+    steering_free_ -= sequence.request.steering_slots;
     sequence.admitted = now;
     const pb::GenerateRequest& message = sequence.request.message;
     pb::Admit& admit = *plan.add_admits();

@@ -137,15 +137,18 @@ class Scheduler {
   std::map<int64_t, std::unique_ptr<Sequence>> sequences_;
   std::deque<int64_t> queue_;
   QueueEstimate queue_estimate_;
-  // The head of the queue waits for KV blocks, though there are slots.
-  bool blocks_short_ = false;
+  // The head of the queue waits for KV blocks or room for its steering vectors, though there are slots.
+  bool memory_short_ = false;
   absl::flat_hash_map<std::string, int64_t> by_capture_;
   // Of all captures alive; the ring has one reader.
   std::string capture_address_;
 
   IndexPool slots_;
   IndexPool kv_blocks_;
-  std::vector<int64_t> recorded_slots_;  // [ranks], running totals
+  // Room for steering vectors. What a slot holds comes back with it, when ranks have let go of it.
+  int32_t steering_free_;
+  std::vector<int32_t> steering_of_slot_;  // [max_sequences]
+  std::vector<int64_t> recorded_slots_;    // [ranks], running totals
   // The sequence that is looked at first in the next step, so that all get their turn at what is scarce.
   int64_t first_turn_ = 0;
 

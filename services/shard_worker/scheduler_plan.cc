@@ -61,6 +61,7 @@ void Scheduler::TakeMarks(Plan& plan) {
   for (const int32_t slot : released_slots_) {
     plan.add_released_slots(slot);
     slots_.GiveBack(slot);
+    steering_free_ += steering_of_slot_[slot];
   }
   stamps_.clear();
   ends_.clear();

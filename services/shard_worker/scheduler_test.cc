@@ -167,6 +167,32 @@ TEST(SchedulerTest, RefusesWhatCannotRun) {
   EXPECT_EQ(reason(steered), "INTERVENTION_TOUCHES_NOTHING") << "the last sampled token is never an input";
 }
 
+// Vectors are waited for like KV blocks, in order; a request that could never have its own is refused.
+TEST(SchedulerTest, WaitsForRoomForVectors) {
+  pb::GenerateRequest large = Request(2, 4);
+  for (int i = 0; i < 2; ++i) Steer(large, 2);
+  const absl::Status refused = CheckRequest(large, SmallEngine()).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ErrorReason(refused), "STEERING_TOO_BIG");
+  EXPECT_NE(refused.message().find("a rank holds 3"), absl::string_view::npos) << refused;
+
+  SimulatedWorld world(SmallEngine(), 1);
+  std::vector<std::shared_ptr<CallOutput>> outputs;
+  for (int i = 0; i < 3; ++i) {
+    outputs.push_back(std::make_shared<CallOutput>());
+    pb::GenerateRequest request = Request(2, 3);
+    if (i < 2) Steer(request, 2);
+    world.Submit(request, outputs.back());
+  }
+  ASSERT_TRUE(world.Step());
+  EXPECT_EQ(world.last_plan_.admits_size(), 1) << "the second waits, and nobody passes it";
+  EXPECT_EQ(world.scheduler().counts().queued, 2);
+  while (world.Step()) {
+  }
+  for (const auto& output : outputs) EXPECT_EQ(Read(*output).end, absl::OkStatus());
+  EXPECT_EQ(world.steering_used_, 0);
+}
+
 TEST(SchedulerTest, RefusesWhenTheQueueIsFull) {
   SimulatedWorld world(SmallEngine(), 1);
   for (int i = 0; i < 8; ++i) EXPECT_GT(world.Submit(Request(3, 3), std::make_shared<CallOutput>()), 0);
@@ -216,6 +242,7 @@ class SchedulerRandomTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(SchedulerRandomTest, EverySequenceEndsAndNothingIsLeft) {
   int64_t most_rows = 0;
+  int32_t most_steering = 0;
   for (int round = 0; round < 25; ++round) {
     SimulatedWorld world(SmallEngine(), GetParam() * 1000 + round);
     world.extra_credit_ = world.Pick(0, 200);
@@ -239,7 +266,9 @@ TEST_P(SchedulerRandomTest, EverySequenceEndsAndNothingIsLeft) {
         call.output = std::make_shared<CallOutput>();
         call.max_new = world.Pick(0, 12);
         const std::string capture = world.Chance(0.7) ? CaptureId(calls.size()) : "";
-        call.id = world.Submit(Request(world.Pick(1, 60), call.max_new, capture), call.output);
+        pb::GenerateRequest request = Request(world.Pick(1, 60), call.max_new, capture);
+        if (world.Chance(0.4)) Steer(request, world.Pick(1, 2));
+        call.id = world.Submit(std::move(request), call.output);
         if (call.id > 0) calls.push_back(call);
       }
       cancel_one();
@@ -264,8 +293,11 @@ TEST_P(SchedulerRandomTest, EverySequenceEndsAndNothingIsLeft) {
     const SchedulerCounts counts = world.scheduler().counts();
     EXPECT_EQ(counts.kv_blocks_used, 0);
     EXPECT_EQ(counts.ring_slots_used, 0);
+    EXPECT_EQ(world.steering_used_, 0);
     most_rows = std::max(most_rows, world.max_rows_);
+    most_steering = std::max(most_steering, world.max_steering_);
   }
+  EXPECT_EQ(most_steering, SmallEngine().steering_slot_count) << "vectors never filled their room";
   EXPECT_EQ(most_rows, SmallEngine().max_batch_rows) << "prompts never filled a step: the runs are too tame";
 }
 

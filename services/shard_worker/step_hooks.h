@@ -11,6 +11,7 @@
 #include "common/activation/positions.h"
 #include "common/model/layer_hooks.h"
 #include "kernels/backend.h"
+#include "services/shard_worker/steering_pool.h"
 #include "sextant/internal/v1/plan.pb.h"
 
 namespace sextant {
@@ -40,13 +41,15 @@ class RecordLayout {
   std::vector<std::vector<int32_t>> scaled_rows_;  // [layers]; empty without scales
 };
 
-// An intervention with its directions on the device.
+// An intervention with its directions on the device, which it gives back to the pool at its end.
 class SteeringVector {
  public:
-  // Waits until the directions are there. RESOURCE_EXHAUSTED.
+  // Queues the directions' way to the device on `stream`. REQUIRES: `pool` has room and outlives this.
+  // Errors: of the positions.
   static absl::StatusOr<std::unique_ptr<SteeringVector>> Load(
-      Backend& backend, Stream& stream, const sextant::internal::v1::ResolvedIntervention& intervention,
-      int32_t prompt_count, int32_t layer_count, int32_t hidden_size);
+      SteeringPool& pool, Stream& stream, const sextant::internal::v1::ResolvedIntervention& intervention,
+      int32_t prompt_count, int32_t layer_count);
+  ~SteeringVector() { pool_.GiveBack(slots_); }
 
   bool Selects(int32_t position, int32_t token_id) const { return clause_.Selects(position, token_id); }
   Site site() const { return site_; }
@@ -54,14 +57,14 @@ class SteeringVector {
   bool At(int32_t layer, SteerEntry& entry) const;
 
  private:
-  explicit SteeringVector(PositionClause clause) : clause_(std::move(clause)) {}
+  SteeringVector(SteeringPool& pool, PositionClause clause) : pool_(pool), clause_(std::move(clause)) {}
 
+  SteeringPool& pool_;
   PositionClause clause_;
   Site site_ = sextant::v1::SITE_UNSPECIFIED;
   SteerEntry settings_;
-  std::vector<int32_t> index_of_layer_;  // [layers], -1: not there
-  Buffer directions_;                    // F32 [its layers, hidden_size]
-  int64_t hidden_size_ = 0;
+  std::vector<int32_t> slot_of_layer_;  // [layers], -1: not there
+  std::vector<int32_t> slots_;          // of its layers, in order
 };
 
 // A position that this rank records in this step.
@@ -89,9 +92,15 @@ class StepHooks final : public LayerHooks {
   StepHooks(Backend& backend, char* ring, int64_t slot_bytes, DType row_dtype, float norm_eps)
       : backend_(backend), ring_(ring), slot_bytes_(slot_bytes), row_dtype_(row_dtype), norm_eps_(norm_eps) {}
 
-  void Clear();
-  void AddRecorded(RecordedPosition position);
-  // In the order in which interventions apply.
+  // The next step. One that is `replayed` steers and records at all places that the step's requests name, if
+  // need be no rows: which rows are touched differs from step to step and from rank to rank, but the
+  // operations must not, for a device that replays them.
+  void Begin(bool replayed);
+  // Of a request that is in the step, whether or not one of its positions is recorded in it.
+  void AddLayout(const RecordLayout& layout);
+  // REQUIRES: AddLayout of its layout.
+  void AddRecorded(RecordedPosition position) { recorded_.push_back(std::move(position)); }
+  // In the order in which interventions apply; of every request in the step.
   void AddSteered(SteeredRows rows) { steered_.push_back(std::move(rows)); }
   std::vector<RecordedPosition>& recorded() { return recorded_; }
 
@@ -100,12 +109,16 @@ class StepHooks final : public LayerHooks {
  private:
   void Steer(Stream& stream, Site site, int32_t layer, Tensor activation);
   void Record(Stream& stream, Site site, int32_t layer, Tensor activation, bool before_steering);
+  // Room for every row of `activation`, `per_row` times, in a step that is replayed.
+  void KeepRoom(const Tensor& activation, size_t per_row, std::vector<RecordEntry>& entries) const;
 
   Backend& backend_;
   char* const ring_;
   const int64_t slot_bytes_;
   const DType row_dtype_;
   const float norm_eps_;
+  bool replayed_ = false;
+  std::vector<const RecordLayout*> layouts_;
   std::vector<RecordedPosition> recorded_;
   std::vector<SteeredRows> steered_;
   bool any_before_ = false;

@@ -89,6 +89,7 @@ MemoryDemand DemandOf(const WorkerConfig& config, const ModelSpec& spec) {
   MemoryDemand demand;
   demand.rank_count = config.rank_count;
   demand.ring_bytes = config.ring_bytes;
+  demand.steering_bytes = config.steering_bytes;
   demand.kv_bytes = config.kv_cache_bytes == 0 && config.device.kind == DeviceKind::kCpu
                         ? kCpuKvBytes
                         : config.kv_cache_bytes;

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -37,7 +38,8 @@ class LocalGroup {
     config_.epoch = kEpoch;
     config_.kv_cache_bytes = 4 << 20;
     if (config_.ring_bytes == 0) config_.ring_bytes = 1 << 20;
-    config_.step_deadline = absl::Seconds(30);
+    config_.steering_bytes = std::min<int64_t>(config_.steering_bytes, 1 << 16);
+    if (config_.step_deadline == absl::ZeroDuration()) config_.step_deadline = absl::Seconds(30);
     config_.capture_stall_timeout = absl::Seconds(30);
     memory_ = *GroupMemory::Create(config_.rank_count);
     config_.group_fd = memory_->fd();
@@ -72,7 +74,7 @@ class LocalGroup {
   // Waits for its end.
   static CallResult Wait(CallOutput& output) {
     CallResult result;
-    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    const absl::Time deadline = absl::Now() + absl::Minutes(5);
     while (absl::Now() < deadline) {
       CallOutput::Next next = output.Take();
       if (next.end.has_value()) {

@@ -37,6 +37,7 @@ inline EngineLimits SmallEngine() {
   limits.max_sequences = 4;
   limits.max_queued = 8;
   limits.ring_slot_count = 24;
+  limits.steering_slot_count = 3;
   limits.capture_stall_timeout = absl::Seconds(10);
   return limits;
 }
@@ -59,6 +60,14 @@ inline sextant::internal::v1::GenerateRequest Request(int prompt_count, int max_
   spec.set_hidden_size(4);
   request.set_position_bytes(PositionBytes(spec));
   return request;
+}
+
+// Adds an intervention at `layers` layers.
+inline void Steer(sextant::internal::v1::GenerateRequest& request, int layers) {
+  auto* intervention = request.add_interventions();
+  intervention->set_site(sextant::v1::SITE_RESID_POST);
+  for (int layer = 0; layer < layers; ++layer) intervention->add_layers(layer);
+  intervention->set_directions(std::string(static_cast<size_t>(layers) * 16, '\0'));
 }
 
 inline std::string CaptureId(int64_t number) {
@@ -163,6 +172,7 @@ class SimulatedWorld : public CaptureControl {
   bool reachable_ = true;
   float logprob_ = -1.f;
   int64_t max_rows_ = 0;
+  int32_t steering_used_ = 0, max_steering_ = 0;  // directions that ranks hold
 
  private:
   struct Row {
@@ -181,6 +191,7 @@ class SimulatedWorld : public CaptureControl {
     std::string capture;
     int32_t next_position = 0;
     int32_t slots_per_position = 0;
+    int32_t steering = 0;
     std::vector<int32_t> blocks;
   };
 
@@ -191,6 +202,10 @@ class SimulatedWorld : public CaptureControl {
     for (const sextant::internal::v1::Admit& admit : plan.admits()) {
       EXPECT_EQ(slots_.count(admit.slot()), 0u) << "slot in use";
       Slot& slot = slots_[admit.slot()];
+      for (const auto& intervention : admit.interventions()) slot.steering += intervention.layers_size();
+      steering_used_ += slot.steering;
+      EXPECT_LE(steering_used_, limits_.steering_slot_count) << "vectors over";
+      max_steering_ = std::max(max_steering_, steering_used_);
       slot.capture = admit.capture();
       if (!admit.capture().empty()) slot.slots_per_position = RingSlotsPerPosition(admit.spec());
     }
@@ -234,7 +249,10 @@ class SimulatedWorld : public CaptureControl {
     for (const sextant::internal::v1::Work& work : plan.work()) {
       for (const int32_t slot : plan.released_slots()) EXPECT_NE(work.slot(), slot);
     }
-    for (const int32_t slot : plan.released_slots()) EXPECT_EQ(slots_.erase(slot), 1u);
+    for (const int32_t slot : plan.released_slots()) {
+      steering_used_ -= slots_[slot].steering;
+      EXPECT_EQ(slots_.erase(slot), 1u);
+    }
   }
 
   void Run(const sextant::internal::v1::Work& work, Slot& slot) {
