@@ -77,8 +77,11 @@ TEST_P(BackendRowsTest, RecordsRowsAndTheirRms) {
       auto ring = *backend().Allocate(1024, MemoryKind::kPinned);
       backend().Zero(stream(), ring.data(), 1024);
       const Tensor device = Upload(activation, 1);
-      backend().RecordRows(stream(), device, {{8, 200}, {0, 200 + row_bytes}}, to, ring.data());
-      backend().RecordRms(stream(), device, kEps, {{8, 0}, {4, 4}}, ring.data());
+      backend().RecordRows(stream(), device, {{8, 200}, {-1, 600}, {0, 200 + row_bytes}}, to, ring.data());
+      backend().RecordRms(stream(), device, kEps, {{8, 0}, {4, 4}, {-1, 600}}, ring.data());
+      // Only room.
+      backend().RecordRows(stream(), device, {{-1, 600}, {-1, 600}}, to, ring.data());
+      backend().RecordRms(stream(), device, kEps, {{-1, 600}}, ring.data());
       ASSERT_EQ(backend().Synchronize(stream()), absl::OkStatus());
       const Tensor rows = {static_cast<char*>(ring.data()) + 200, to, 2, 50, 50};
       for (int64_t c = 0; c < 50; ++c) {
@@ -95,7 +98,16 @@ TEST_P(BackendRowsTest, RecordsRowsAndTheirRms) {
         const double rms = std::sqrt(squares / 50 + kEps);
         EXPECT_NEAR(static_cast<const float*>(ring.data())[i], rms, rms * 30 * 0x1p-24);
       }
+      for (int64_t at = 600; at < 1024; ++at) EXPECT_EQ(static_cast<const char*>(ring.data())[at], 0);
     }
+  }
+}
+
+TEST_P(BackendRowsTest, CommonSizesHoldTheirRowsAndAreCommonThemselves) {
+  for (int64_t rows = 1; rows <= 600; ++rows) {
+    const int64_t common = backend().CommonRows(rows);
+    EXPECT_GE(common, rows);
+    EXPECT_EQ(backend().CommonRows(common), common);
   }
 }
 
