@@ -44,14 +44,14 @@ absl::Status CheckAlike(PlanChannel& channel, absl::string_view description, abs
                    description));
 }
 
-std::string DescribePlan(const DevicePlan& plan, int64_t ring_bytes) {
+std::string DescribePlan(const DevicePlan& plan, const MemoryDemand& demand) {
   const TransformerOptions& options = plan.options;
   return absl::StrCat("max_batch_rows ", options.max_rows, ", max_sequences ", options.max_sequences,
                       ", max_position_count ", options.max_position_count, ", kv_block_size ",
                       options.kv_block_size, ", kv_blocks ", options.kv_block_count, ", ",
-                      options.dtype == DType::kF32 ? "float32" : "bfloat16", ", ring bytes ", ring_bytes,
-                      ", vocabulary ", absl::StrJoin(plan.collectives.widths, "+"), ", kv block bytes ",
-                      plan.kv_block_bytes);
+                      options.dtype == DType::kF32 ? "float32" : "bfloat16", ", ring bytes ",
+                      demand.ring_bytes, ", steering bytes ", demand.steering_bytes, ", vocabulary ",
+                      absl::StrJoin(plan.collectives.widths, "+"), ", kv block bytes ", plan.kv_block_bytes);
 }
 
 absl::Status CheckSameWeights(PlanChannel& channel, absl::string_view weights_sha256,

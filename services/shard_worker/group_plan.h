@@ -21,8 +21,9 @@ absl::StatusOr<int64_t> LeastMemory(PlanChannel& channel, int64_t bytes, absl::D
 // INVALID_ARGUMENT / FLAG_INVALID on every rank when their descriptions differ. Otherwise as LeastMemory.
 absl::Status CheckAlike(PlanChannel& channel, absl::string_view description, absl::Duration timeout);
 
-// What must be the same on all ranks of a group: sizes of batches, blocks and rings, and the dtype.
-std::string DescribePlan(const DevicePlan& plan, int64_t ring_bytes);
+// What must be the same on all ranks of a group: sizes of batches, blocks, rings and room for steering
+// vectors, and the dtype.
+std::string DescribePlan(const DevicePlan& plan, const MemoryDemand& demand);
 
 // INVALID_ARGUMENT / MODEL_MISMATCH on every rank when a rank's `weights_sha256` is not that of rank 0. Ranks
 // other than 0 may give "", which is compared with nothing: one digest of a host is enough. Otherwise as

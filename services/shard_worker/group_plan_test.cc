@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -34,6 +35,20 @@ TEST(GroupPlanTest, RanksThatDifferAreAllRefused) {
       const absl::Status status = CheckAlike(channel, description, kLong);
       return ErrorReason(status) == (alike ? "" : "FLAG_INVALID") ? "" : status.ToString();
     });
+  }
+}
+
+// What the leader plans with, every rank must have: rows, blocks and slots are handed out by number.
+TEST(GroupPlanTest, DescriptionsDifferWithEverySize) {
+  DevicePlan plan;
+  MemoryDemand demand;
+  std::set<std::string> descriptions = {DescribePlan(plan, demand)};
+  for (int64_t* const size :
+       {&plan.options.max_rows, &plan.options.max_sequences, &plan.options.max_position_count,
+        &plan.options.kv_block_size, &plan.options.kv_block_count, &plan.kv_block_bytes, &demand.ring_bytes,
+        &demand.steering_bytes}) {
+    ++*size;
+    EXPECT_TRUE(descriptions.insert(DescribePlan(plan, demand)).second) << *descriptions.rbegin();
   }
 }
 

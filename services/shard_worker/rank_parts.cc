@@ -45,7 +45,7 @@ absl::StatusOr<DevicePlan> PlanGroup(const WorkerConfig& config, const ModelSpec
   SEXTANT_ASSIGN_OR_RETURN(DevicePlan plan, PlanDevices(spec, demand, device));
   SEXTANT_RETURN_IF_ERROR(CheckFits(spec, demand, plan));
   if (channel.size() > 1) {
-    SEXTANT_RETURN_IF_ERROR(CheckAlike(channel, DescribePlan(plan, config.ring_bytes), kFormTimeout));
+    SEXTANT_RETURN_IF_ERROR(CheckAlike(channel, DescribePlan(plan, demand), kFormTimeout));
   }
   return plan;
 }
