@@ -82,12 +82,13 @@ class LocalGroup {
         return result;
       }
       if (!next.message.has_value()) {
-        absl::Notification more;
-        output.SetListener([&more] {
-          if (!more.HasBeenNotified()) more.Notify();
+        // Shared: a listener that has been replaced may still run.
+        const auto more = std::make_shared<absl::Notification>();
+        output.SetListener([more] {
+          if (!more->HasBeenNotified()) more->Notify();
         });
         // What came before the listener was set.
-        more.WaitForNotificationWithTimeout(absl::Milliseconds(5));
+        more->WaitForNotificationWithTimeout(absl::Milliseconds(5));
         output.SetListener(nullptr);
         continue;
       }
