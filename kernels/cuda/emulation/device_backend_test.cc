@@ -208,6 +208,17 @@ TEST_F(DeviceBackendTest, AFaultOfTheDeviceIsAStatusWhereSomethingWaits) {
   EXPECT_EQ(backend_->Synchronize(*stream_).code(), absl::StatusCode::kInternal) << "for good";
 }
 
+// A shortage that does not pass is no shortage of one batch.
+TEST_F(DeviceBackendTest, ALastingFaultIsInternalWhateverTheDeviceCallsIt) {
+  const Tensor x = Numbers();
+  ASSERT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
+  emulation::InjectFault(0, cudaErrorMemoryAllocation);
+  backend_->Add(*stream_, x, x);
+  const absl::Status status = backend_->Synchronize(*stream_);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("cudaErrorMemoryAllocation"));
+}
+
 TEST_F(DeviceBackendTest, AccountsForItsMemoryByPurpose) {
   const int64_t before = emulation::DeviceBytesInUse(0);
   const RowSource zeros = [](int64_t, int64_t count, float* out) {
