@@ -30,6 +30,10 @@ void SetSchedule(const Schedule& schedule);
 void InjectFault(int device, cudaError_t error, int64_t operations = 0);
 void ClearFaults();
 
+// One call that queues work on the device, a copy, a set, a kernel, a product or a host function, is refused
+// with `error`: the one after `calls` more, unless ClearFaults comes before. The device stays whole.
+void RefuseWork(int device, cudaError_t error, int64_t calls = 0);
+
 // The next `times` captures of streams fail on the device with `error` at this point of their making, and
 // leave nothing behind.
 enum class CapturePoint { kBegin, kEnd, kInstantiate };

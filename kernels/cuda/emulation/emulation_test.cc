@@ -299,6 +299,17 @@ TEST_F(EmulationTest, AFaultIsKeptAndDropsWhatComesAfter) {
   EXPECT_EQ(left[32], 0);
 }
 
+TEST_F(EmulationTest, ARefusedCallLeavesTheDeviceWhole) {
+  float* values = Upload(std::vector<float>(64));
+  RefuseWork(0, cudaErrorMemoryAllocation, 1);
+  EXPECT_EQ(Fill(stream_, values, 1, 32), cudaSuccess);
+  EXPECT_EQ(Fill(stream_, values, 2, 64), cudaErrorMemoryAllocation);
+  EXPECT_EQ(Fill(stream_, values + 32, 3, 32), cudaSuccess);
+  const std::vector<float> left = Download(values, 64);
+  EXPECT_EQ(left[0], 1);
+  EXPECT_EQ(left[32], 3);
+}
+
 TEST_F(EmulationTest, CopiesThatLeaveTheirAllocationEndTheProcess) {
   float* values = Device(64);
   const std::vector<float> host(65);

@@ -67,6 +67,10 @@ cudaError_t Runtime::Enqueue(CUstream_st* stream, Operation operation) {
   if (stream == nullptr || stream->device != current_device) return Report(cudaErrorInvalidResourceHandle);
   const std::lock_guard lock(mutex);
   if (const cudaError_t fault = Fault(stream->device); fault != cudaSuccess) return Report(fault);
+  if (const auto refusal = refusals.find(stream->device);
+      refusal != refusals.end() && refusal->second.calls-- <= 0) {
+    return Report(refusals.extract(refusal).mapped().error);
+  }
   auto shared = std::make_shared<const Operation>(std::move(operation));
   if (stream->capture != nullptr) {
     Capture& capture = *stream->capture;
@@ -185,7 +189,13 @@ void ClearFaults() {
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
   runtime.faults.clear();
+  runtime.refusals.clear();
   runtime.capture_failures.clear();
+}
+void RefuseWork(int device, cudaError_t error, int64_t calls) {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  runtime.refusals[device] = {error, calls};
 }
 void FailCaptures(int device, CapturePoint point, cudaError_t error, int times) {
   Runtime& runtime = Runtime::Get();

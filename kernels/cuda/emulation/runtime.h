@@ -101,6 +101,12 @@ class Runtime {
   };
   std::map<int, PlannedFault> faults;
 
+  struct PlannedRefusal {
+    cudaError_t error;
+    int64_t calls;  // left before it shows
+  };
+  std::map<int, PlannedRefusal> refusals;
+
   struct PlannedCaptureFailure {
     CapturePoint point;
     cudaError_t error;
