@@ -96,7 +96,7 @@ class DeviceBackend final : public CudaBackend {
                            RecordLauncher launch);
   void QueueProduct(Stream& stream, const Product& product, const ProductWorkspace& workspace);
   absl::StatusOr<DeviceLens*> TheLens() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lens_mutex_);
-  cudaError_t MultiplyForLens(const LensProduct& product, cudaStream_t stream);
+  absl::Status MultiplyForLens(const LensProduct& product, cudaStream_t stream);
 
   const std::string name_;
   // Before everything that has memory of it.

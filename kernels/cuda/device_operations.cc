@@ -305,22 +305,20 @@ absl::StatusOr<DeviceLens*> DeviceBackend::TheLens() {
   return lens_.get();
 }
 
-cudaError_t DeviceBackend::MultiplyForLens(const LensProduct& p, cudaStream_t on) {
+absl::Status DeviceBackend::MultiplyForLens(const LensProduct& p, cudaStream_t on) {
   const Buffer& workspace = lens_workspaces_[p.lane];
-  const absl::Status status = matmuls_->Multiply({.dtype = p.dtype,
-                                                  .out_dtype = DType::kF32,
-                                                  .rows = p.rows,
-                                                  .outputs = p.count,
-                                                  .inputs = p.hidden,
-                                                  .in = p.x,
-                                                  .weight = p.head,
-                                                  .out = p.out,
-                                                  .in_stride = p.x_stride,
-                                                  .weight_stride = p.head_stride,
-                                                  .out_stride = kLensBlockSize},
-                                                 {workspace.data(), workspace.bytes()}, on);
-  if (!status.ok()) context_->fault->Note(status);
-  return status.ok() ? cudaSuccess : cudaErrorUnknown;
+  return matmuls_->Multiply({.dtype = p.dtype,
+                             .out_dtype = DType::kF32,
+                             .rows = p.rows,
+                             .outputs = p.count,
+                             .inputs = p.hidden,
+                             .in = p.x,
+                             .weight = p.head,
+                             .out = p.out,
+                             .in_stride = p.x_stride,
+                             .weight_stride = p.head_stride,
+                             .out_stride = kLensBlockSize},
+                            {workspace.data(), workspace.bytes()}, on);
 }
 
 void DeviceBackend::Lens(Stream& stream, LensBatch batch, Tensor norm_weight, float eps, const Matrix& head,

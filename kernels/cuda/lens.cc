@@ -4,18 +4,14 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cuda/status.h"
 #include "kernels/status_macros.h"
 
 namespace sextant::cuda {
 namespace {
 
-absl::Status Check(cudaError_t error) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat("lens: ", cudaGetErrorName(error), ": ", cudaGetErrorString(error)));
-}
+absl::Status Check(cudaError_t error) { return ToStatus(error, "lens"); }
 
 // Results from the `rows`-th row on.
 LensTileResults Skip(LensTileResults results, int64_t rows, const LensBatch& batch) {
@@ -176,10 +172,19 @@ absl::Status DeviceLens::RunBlocks(const Call& call, const LensTileView& view, i
       Check(LensTargetLogits(view, ProductsOf(space, head), space.target_logits, call.stream)));
   const int64_t blocks = (head.vocab + kLensBlockSize - 1) / kLensBlockSize;
   state_count = static_cast<int>(std::min<int64_t>(2, blocks));
-  if (state_count == 2) {
-    SEXTANT_RETURN_IF_ERROR(Check(cudaEventRecord(fork_, call.stream)));
-    SEXTANT_RETURN_IF_ERROR(Check(cudaStreamWaitEvent(side_, fork_, 0)));
-  }
+  if (state_count < 2) return QueueBlocks(call, view, blocks);
+  SEXTANT_RETURN_IF_ERROR(Check(cudaEventRecord(fork_, call.stream)));
+  SEXTANT_RETURN_IF_ERROR(Check(cudaStreamWaitEvent(side_, fork_, 0)));
+  absl::Status status = QueueBlocks(call, view, blocks);
+  // Also after an error: what was queued before it on the lens's own stream uses the workspace.
+  status.Update(Check(cudaEventRecord(join_, side_)));
+  status.Update(Check(cudaStreamWaitEvent(call.stream, join_, 0)));
+  return status;
+}
+
+absl::Status DeviceLens::QueueBlocks(const Call& call, const LensTileView& view, int64_t blocks) {
+  const LensWorkspace& space = call.space;
+  const LensHead& head = call.head;
   for (int64_t block = 0; block < blocks; ++block) {
     const int lane = static_cast<int>(block % 2);
     const cudaStream_t stream = lane == 0 ? call.stream : side_;
@@ -188,14 +193,12 @@ absl::Status DeviceLens::RunBlocks(const Call& call, const LensTileView& view, i
     LensProduct product = {space.x,     view.slot_count, space.x_stride,     nullptr, count, head.stride,
                            head.hidden, head.dtype,      space.logits[lane], lane};
     product.head = static_cast<const char*>(head.data) + first * head.stride * SizeOf(head.dtype);
-    SEXTANT_RETURN_IF_ERROR(Check(multiply_(product, stream)));
+    SEXTANT_RETURN_IF_ERROR(multiply_(product, stream));
     SEXTANT_RETURN_IF_ERROR(
         Check(AddLensBlock(view, space.logits[lane], static_cast<int32_t>(first), static_cast<int32_t>(count),
                            block < 2, space.target_logits, space.states[lane], stream)));
   }
-  if (state_count < 2) return absl::OkStatus();
-  SEXTANT_RETURN_IF_ERROR(Check(cudaEventRecord(join_, side_)));
-  return Check(cudaStreamWaitEvent(call.stream, join_, 0));
+  return absl::OkStatus();
 }
 
 absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile,

@@ -47,14 +47,16 @@ struct LensProduct {
 class DeviceLens {
  public:
   using Allocate = std::function<absl::StatusOr<Buffer>(int64_t bytes, MemoryKind kind)>;
-  using Multiply = std::function<cudaError_t(const LensProduct& product, cudaStream_t stream)>;
+  using Multiply = std::function<absl::Status(const LensProduct& product, cudaStream_t stream)>;
 
   static absl::StatusOr<std::unique_ptr<DeviceLens>> Create(Allocate allocate, Multiply multiply);
   ~DeviceLens();
 
   // Queues Backend::Lens on `stream`. Memory is allocated when a batch needs more than any before. Waits for
   // the device only when more than kTablesInFlight tables are queued. Nothing is queued of a batch that is
-  // beyond CheckLensLimits (INVALID_ARGUMENT) or that memory is missing for (RESOURCE_EXHAUSTED).
+  // beyond CheckLensLimits (INVALID_ARGUMENT). RESOURCE_EXHAUSTED when memory is missing for it, what
+  // `Multiply` fails with, INTERNAL for other errors of the device; after any of them `stream` waits for what
+  // was queued, the results are of no use, and the next batch may be good.
   absl::Status Run(const LensBatch& batch, const Tensor& norm_weight, float eps, const LensHead& head,
                    const LensOutput& output, cudaStream_t stream);
 
@@ -87,6 +89,8 @@ class DeviceLens {
   // Results of the tile's reported rows go to `results`.
   absl::Status RunTile(const Call& call, const LensTileView& view, const LensTileResults& results);
   absl::Status RunBlocks(const Call& call, const LensTileView& view, int& state_count);
+  // The even blocks on the caller's stream, the odd ones on the lens's own.
+  absl::Status QueueBlocks(const Call& call, const LensTileView& view, int64_t blocks);
   absl::Status CopyResults(const Call& call, const cpu::LensTile& tile, const LensTileResults& results);
   // Tracked tokens of the groups of a tile, whose normed rows are still there.
   absl::Status TrackTile(const Call& call, const cpu::LensTile& tile, const LensTables& tables,

@@ -136,6 +136,30 @@ TEST_F(CudaLensOrderTest, ALensThatGoesFinishesItsWork) {
   ExpectSame(run.result(), want_[0]);
 }
 
+// Wherever it comes: what was queued before, on the lens's own stream as well, is over when the caller's is.
+TEST_F(CudaLensOrderTest, AfterAnErrorTheCallersStreamWaitsForWhatWasQueued) {
+  LateRun failed(batches_[0], stream_), next(batches_[1], stream_);
+  int64_t calls = 0;
+  for (;; ++calls) {
+    emulation::RefuseWork(0, cudaErrorMemoryAllocation, calls);
+    const absl::Status status = failed.Queue(*lens_, stream_);
+    emulation::ClearFaults();
+    stream_.Wait();
+    if (status.ok()) break;
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
+    EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess) << "left for a later call";
+    const int64_t waited_for = emulation::ReadCounters().operations;
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(emulation::ReadCounters().operations, waited_for) << "left after " << calls << " calls";
+    ASSERT_TRUE(next.Queue(*lens_, stream_).ok());
+    stream_.Wait();
+    ExpectSame(next.result(), want_[1]);
+  }
+  EXPECT_GT(calls, 12) << "two for each of three blocks, and what is before and after";
+  EXPECT_EQ(lens_->handover_count(), 1) << "of the last call";
+  ExpectSame(failed.result(), want_[0]);
+}
+
 // The value known exactly is the one that stays, whichever lane comes first.
 TEST_F(CudaLensOrderTest, TrackedTokensAgreeWithTheCandidates) {
   for (uint32_t seed = 1; seed < 7; ++seed) {

@@ -24,7 +24,9 @@ cudaError_t TrackedHandovers::Queue(TrackedPieces pieces, cudaStream_t stream) {
   queued_.remove_if([](const Queued& queued) { return queued.done.load(std::memory_order_acquire); });
   Queued& queued = queued_.emplace_back();
   queued.pieces = std::move(pieces);
-  return cudaLaunchHostFunc(stream, HandOver, &queued);
+  const cudaError_t error = cudaLaunchHostFunc(stream, HandOver, &queued);
+  if (error != cudaSuccess) queued_.pop_back();
+  return error;
 }
 
 }  // namespace sextant::cuda

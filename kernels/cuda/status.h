@@ -9,7 +9,8 @@
 
 namespace sextant::cuda {
 
-// OK, RESOURCE_EXHAUSTED when device memory ran out, else INTERNAL: "what: name: text".
+// OK, RESOURCE_EXHAUSTED when memory ran out, else INTERNAL: "what: name: text". A shortage passes, and is
+// forgotten here by the calling thread's cudaGetLastError.
 absl::Status ToStatus(cudaError_t error, absl::string_view what);
 absl::Status ToStatus(cublasStatus_t status, absl::string_view what);
 

@@ -1,4 +1,4 @@
-// Products keep their sums in F32 however the library splits them.
+// Products keep their sums in F32 however the library splits them, and say when memory is what they lack.
 #include "kernels/cuda/matmul.h"
 
 #include <cublasLt.h>
@@ -6,6 +6,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/cuda/emulation/control.h"
+#include "kernels/cuda/status.h"
 #include "kernels/cuda/testing/device_array.h"
 
 namespace sextant::cuda {
@@ -30,6 +32,19 @@ std::vector<float> Input() {
 
 class MatMulTest : public testing::Test {
  protected:
+  absl::Status Multiply(MatMuls& matmuls) const {
+    const Product product = {.out_dtype = DType::kBF16,
+                             .rows = 1,
+                             .outputs = 1,
+                             .inputs = kInputs,
+                             .in = in_.data(),
+                             .weight = weight_.data(),
+                             .out = out_.data(),
+                             .in_stride = kInputs,
+                             .weight_stride = kInputs,
+                             .out_stride = 1};
+    return matmuls.Multiply(product, {workspace_.data(), kWorkspaceBytes}, stream_);
+  }
   float Result() const { return ToFloat(out_.Read(stream_)[0]); }
 
   const TestStream stream_;
@@ -42,17 +57,20 @@ class MatMulTest : public testing::Test {
 TEST_F(MatMulTest, SumsOfPartsStayInF32WhereTheOutputIsBF16) {
   const auto matmuls = MatMuls::Make();
   ASSERT_TRUE(matmuls.ok()) << matmuls.status();
-  const Product product = {.out_dtype = DType::kBF16,
-                           .rows = 1,
-                           .outputs = 1,
-                           .inputs = kInputs,
-                           .in = in_.data(),
-                           .weight = weight_.data(),
-                           .out = out_.data(),
-                           .in_stride = kInputs,
-                           .weight_stride = kInputs,
-                           .out_stride = 1};
-  ASSERT_EQ((*matmuls)->Multiply(product, {workspace_.data(), kWorkspaceBytes}, stream_), absl::OkStatus());
+  ASSERT_EQ(Multiply(**matmuls), absl::OkStatus());
+  EXPECT_EQ(Result(), 1);
+}
+
+TEST_F(MatMulTest, AShortageIsToldFromOtherErrors) {
+  const auto matmuls = MatMuls::Make();
+  ASSERT_TRUE(matmuls.ok()) << matmuls.status();
+  emulation::RefuseWork(0, cudaErrorLaunchFailure);
+  EXPECT_EQ(Multiply(**matmuls).code(), absl::StatusCode::kInternal);
+  emulation::RefuseWork(0, cudaErrorMemoryAllocation);
+  EXPECT_EQ(Multiply(**matmuls).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(cudaPeekAtLastError(), cudaSuccess) << "left for a later call";
+  EXPECT_EQ(ToStatus(CUBLAS_STATUS_ALLOC_FAILED, "handle").code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Multiply(**matmuls), absl::OkStatus());
   EXPECT_EQ(Result(), 1);
 }
 

@@ -7,6 +7,7 @@
 
 #include "gtest/gtest.h"
 #include "kernels/cuda/lens.h"
+#include "kernels/cuda/status.h"
 #include "kernels/cuda/testing/device_array.h"
 #include "kernels/cuda/testing/plain_product.h"
 #include "kernels/reference/lens_case.h"
@@ -60,8 +61,9 @@ class LensOnDevice {
       return Buffer(memory, bytes, [device](void* data) { device ? cudaFree(data) : cudaFreeHost(data); });
     };
     const auto multiply = [](const LensProduct& p, cudaStream_t stream) {
-      return PlainProduct(p.dtype == DType::kF32, p.x, p.x_stride, p.rows, p.head, p.head_stride, p.count,
-                          p.hidden, p.out, kLensBlockSize, stream);
+      return ToStatus(PlainProduct(p.dtype == DType::kF32, p.x, p.x_stride, p.rows, p.head, p.head_stride,
+                                   p.count, p.hidden, p.out, kLensBlockSize, stream),
+                      "product");
     };
     return DeviceLens::Create(allocate, multiply).value();
   }
