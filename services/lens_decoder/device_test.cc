@@ -131,6 +131,60 @@ TEST_F(DeviceTest, ABatchWithoutMemorySpoilsNoOther) {
   EXPECT_EQ(readings->SerializeAsString(), fresh->SerializeAsString());
 }
 
+// The stream that a batch failed on is gone, and so is its fault, also when there is no other at once.
+TEST_F(DeviceTest, ABatchWithoutAStreamSpoilsNoOther) {
+  emulation::SetDeviceMemory(emulation::DeviceBytesInUse(0) + (int64_t{1} << 20));
+  EXPECT_EQ(Decode(*decoder_, lease_).status().code(), absl::StatusCode::kResourceExhausted);
+  emulation::SetDeviceMemory(int64_t{8} << 30);
+  // From now on, whatever is asked for: no stream can be made.
+  emulation::InjectFault(0, cudaErrorMemoryAllocation, -1);
+  const absl::Status without = Decode(*decoder_, lease_).status();
+  EXPECT_EQ(without.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(without.message(), testing::HasSubstr("stream: "));
+  emulation::ClearFaults();
+  const auto readings = Decode(*decoder_, lease_);
+  ASSERT_TRUE(readings.ok()) << readings.status();
+  const auto fresh = Decode(**LeaseDecoder::Make(*backend_, loaded_, {}), lease_);
+  EXPECT_EQ(readings->SerializeAsString(), fresh->SerializeAsString());
+}
+
+// Whatever of a batch it is that finds no memory.
+TEST_F(DeviceTest, AShortageThatPassesFailsOneBatch) {
+  const Lease lease = MakeTinyLease({.rows = {{v1::SITE_RESID_POST, 0}, {v1::SITE_RESID_POST, 1}},
+                                     .final_row_index = 1,
+                                     .target_ids = {7},
+                                     .tracked = true},
+                                    1);
+  const std::string want = Decode(*decoder_, lease)->SerializeAsString();
+  int64_t calls = 0;
+  for (;; ++calls) {
+    emulation::RefuseWork(0, cudaErrorMemoryAllocation, calls);
+    const auto refused = Decode(*decoder_, lease);
+    emulation::ClearFaults();
+    if (refused.ok()) break;
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
+    const auto readings = Decode(*decoder_, lease);
+    ASSERT_TRUE(readings.ok()) << readings.status();
+    EXPECT_EQ(readings->SerializeAsString(), want) << "after the refusal of call " << calls;
+  }
+  EXPECT_GT(calls, 10);
+}
+
+// Another decoder of the process may finish what it has in hand.
+TEST_F(DeviceTest, WorkThatIsRefusedIsNoFaultOfTheDevice) {
+  int64_t calls = 0;
+  for (;; ++calls) {
+    const auto unlucky = *LeaseDecoder::Make(*backend_, loaded_, {});
+    emulation::RefuseWork(0, cudaErrorLaunchFailure, calls);
+    const auto refused = Decode(*unlucky, lease_);
+    emulation::ClearFaults();
+    if (refused.ok()) break;
+    EXPECT_EQ(refused.status().code(), absl::StatusCode::kInternal) << refused.status();
+    ASSERT_TRUE(Decode(*decoder_, lease_).ok()) << "after the refusal of call " << calls;
+  }
+  EXPECT_GT(calls, 5);
+}
+
 // The process is to end; its leases are others' at once, and only the batch in hand may be to blame.
 TEST_F(DeviceTest, ALostDeviceEndsTheWorkerAndGivesBackItsLeases) {
   std::set<int64_t> released, released_on_leaving;

@@ -75,6 +75,9 @@ absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<cons
                                        LensBatch& batch) {
   const int64_t rows = static_cast<int64_t>(items.size()) * layout.group_rows();
   SEXTANT_RETURN_IF_ERROR(Reserve(layout, rows));
+  if (stream_ == nullptr) {
+    SEXTANT_ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
+  }
   batch.rows = Tensor::Of(device_rows_, layout.row_dtype(), rows, head_.hidden_size);
   batch.target_count = layout.target_count();
   batch.top_k = layout.top_k();
@@ -89,10 +92,8 @@ absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<cons
   backend_.Copy(*stream_, device_rows_.data(), host_rows_.data(), rows * layout.row_bytes());
   backend_.Lens(*stream_, batch, head_.norm(), head_.norm_eps, *head_.head, Output(layout, rows));
   const absl::Status status = backend_.Synchronize(*stream_);
-  if (IsBadLease(status)) {
-    // A stream keeps its first fault, which later batches have no part in.
-    SEXTANT_ASSIGN_OR_RETURN(stream_, backend_.CreateStream());
-  }
+  // A stream keeps its first fault, which later batches have no part in.
+  if (IsBadLease(status)) stream_ = nullptr;
   return status;
 }
 

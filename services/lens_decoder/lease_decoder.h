@@ -82,10 +82,10 @@ class LeaseDecoder {
   Backend& backend_;
   const LensHead& head_;
   const LeaseDecoderOptions options_;
-  std::unique_ptr<Stream> stream_;
-  Buffer host_rows_;    // pinned, row dtype [rows, hidden_size]
-  Buffer device_rows_;  // the same on the device
-  Buffer results_;      // pinned: the arrays of LensOutput, one after the other
+  std::unique_ptr<Stream> stream_;  // null after a batch that failed of itself, until the next one
+  Buffer host_rows_;                // pinned, row dtype [rows, hidden_size]
+  Buffer device_rows_;              // the same on the device
+  Buffer results_;                  // pinned: the arrays of LensOutput, one after the other
   std::vector<std::vector<int32_t>> tracked_ids_;
   std::vector<std::vector<float>> tracked_logprobs_;
 };
