@@ -93,19 +93,19 @@ __global__ void __launch_bounds__(kThreads)
 template <typename In>
 __global__ void __launch_bounds__(kThreads)
     RecordRmsKernel(const In* in, int64_t stride, int64_t cols, float eps, RecordPlaces places) {
-  SEXTANT_SHARED(float, partial, [kThreads / 32]);
+  SEXTANT_SHARED(double, partial, [kThreads / 32]);
   const RecordItem* const item = ItemOf(places, blockIdx.x);
   auto* const to =
       reinterpret_cast<float*>(PlaceOf(places, item, blockIdx.x, sizeof(float), threadIdx.x == 0));
   if (item == nullptr) return;
   const In* const row = in + item->row * stride;
-  float squares = 0;
+  double squares = 0;
   for (int64_t i = threadIdx.x; i < cols; i += kThreads) {
-    const float value = Widen(row[i]);
+    const double value = Widen(row[i]);
     squares += value * value;
   }
-  const float mean = BlockSum<kThreads>(squares, partial) / static_cast<float>(cols);
-  if (threadIdx.x == 0) *to = sqrtf(mean + eps);
+  const double mean = BlockSum<kThreads>(squares, partial) / static_cast<double>(cols);
+  if (threadIdx.x == 0) *to = static_cast<float>(sqrt(mean + eps));
 }
 
 // Copies the row if its place and its length allow elements of type T.

@@ -325,6 +325,19 @@ TEST_F(DeviceBackendTest, OffsetsPassTwoToTheThirtyFirst) {
   EXPECT_THAT(Download(column), ElementsAre(0, 1, 2));
 }
 
+// Squares beyond F32 on either side; the root mean square is not.
+TEST_F(DeviceBackendTest, RmsIsSummedInF64) {
+  auto rms = *backend_->Allocate(4, MemoryKind::kPinned);
+  for (const float value : {3e19f, 1e-25f}) {
+    const std::vector<float> values(kRows, value);
+    const Tensor row = {Device(kRows).data, DType::kF32, 1, kRows, kRows};
+    backend_->Copy(*stream_, row.data, values.data(), kRows * 4);
+    backend_->RecordRms(*stream_, row, 0, {{0, 0}}, rms.data());
+    ASSERT_EQ(backend_->Synchronize(*stream_), absl::OkStatus());
+    EXPECT_FLOAT_EQ(*static_cast<const float*>(rms.data()), value);
+  }
+}
+
 TEST_F(DeviceBackendTest, OutOfMemorySaysWhatHoldsIt) {
   emulation::SetDeviceMemory(int64_t{64} << 20);
   auto held = *backend_->Allocate(int64_t{40} << 20, MemoryKind::kDevice);
