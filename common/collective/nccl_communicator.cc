@@ -7,15 +7,16 @@
 #include <atomic>
 #include <cstdio>
 #include <cstring>
+#include <future>
 #include <numeric>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/base/log.h"
+#include "common/base/steady_deadline.h"
 #include "common/collective/errors.h"
 #include "kernels/check.h"
 #include "kernels/cuda/captured_graph.h"
@@ -28,7 +29,8 @@ namespace {
 // A step that is done within this time is noticed without sleeping.
 constexpr absl::Duration kSpin = absl::Microseconds(300);
 constexpr absl::Duration kPause = absl::Microseconds(20);
-// For the device to come free after an abort, and for NCCL to end.
+// For the device to come free after an abort, and for NCCL to end: whoever waits for the group's next life
+// waits for this.
 constexpr absl::Duration kAbortBudget = absl::Seconds(2);
 
 absl::Status NcclError(ncclResult_t result) {
@@ -38,8 +40,8 @@ absl::Status NcclError(ncclResult_t result) {
 }
 
 // Sleeps between two looks, once a wait has become long.
-void PauseSince(absl::Time start) {
-  if (absl::Now() - start > kSpin) absl::SleepFor(kPause);
+void PauseIn(const SteadyDeadline& wait) {
+  if (wait.waited() > kSpin) absl::SleepFor(kPause);
 }
 
 int64_t NextInstance() {
@@ -49,15 +51,16 @@ int64_t NextInstance() {
 
 // NCCL waits for ever for graphs that hold its calls. Nothing can be freed or tried again in a process that
 // is stuck so: it is ended, and the group restarts.
-void EndInTime(const std::function<void()>& end) {
-  absl::Notification ended;
-  std::thread watch([&ended] {
-    if (ended.WaitForNotificationWithTimeout(kAbortBudget)) return;
-    std::fprintf(stderr, "NCCL's communicator does not end; the process does\n");
+void EndInTime(absl::Duration budget, const std::function<void()>& end) {
+  std::promise<void> ended;
+  std::thread watch([budget, done = ended.get_future()] {
+    if (done.wait_for(absl::ToChronoNanoseconds(budget)) == std::future_status::ready) return;
+    std::fprintf(stderr, "NCCL's communicator does not end in %s; the process does, and the group restarts\n",
+                 absl::FormatDuration(budget).c_str());
     _exit(1);
   });
   end();
-  ended.Notify();
+  ended.set_value();
   watch.join();
 }
 
@@ -198,12 +201,12 @@ absl::Status NcclCommunicator::TryGraph(Rehearsal& with) {
 
 NcclCommunicator::~NcclCommunicator() {
   if (comm_ == nullptr) return;
-  const absl::Time deadline = absl::Now() + kAbortBudget;
+  const SteadyDeadline deadline(kAbortBudget);
   bool idle = false;
   ncclResult_t result = ncclSuccess;
-  EndInTime([&] { result = ncclCommFinalize(comm_); });
+  EndInTime(kAbortBudget, [&] { result = ncclCommFinalize(comm_); });
   if (result == ncclSuccess || result == ncclInProgress) {
-    while (!idle && absl::Now() < deadline && !channel_.aborted()) {
+    while (!idle && !deadline.over() && !channel_.aborted()) {
       if (ncclCommGetAsyncError(comm_, &result) != ncclSuccess ||
           (result != ncclSuccess && result != ncclInProgress))
         break;
@@ -211,12 +214,12 @@ NcclCommunicator::~NcclCommunicator() {
       if (!idle) absl::SleepFor(kPause);
     }
   }
-  EndInTime([&] { idle ? ncclCommDestroy(comm_) : ncclCommAbort(comm_); });
+  EndInTime(kAbortBudget, [&] { idle ? ncclCommDestroy(comm_) : ncclCommAbort(comm_); });
 }
 
 void NcclCommunicator::AbortNccl(const std::function<void()>& drop_graphs) {
   if (comm_ == nullptr) return;
-  EndInTime([&] {
+  EndInTime(kAbortBudget, [&] {
     // The abort waits for the graphs to go, and they may wait for the device, which the abort releases.
     std::thread abort([this] { ncclCommAbort(comm_); });
     drop_graphs();
@@ -226,8 +229,8 @@ void NcclCommunicator::AbortNccl(const std::function<void()>& drop_graphs) {
 }
 
 void NcclCommunicator::WaitForAbort() {
-  const absl::Time deadline = absl::Now() + kAbortBudget;
-  while (!backend_.Passed(*waited_) && absl::Now() < deadline) absl::SleepFor(kPause);
+  const SteadyDeadline deadline(kAbortBudget);
+  while (!backend_.Passed(*waited_) && !deadline.over()) absl::SleepFor(kPause);
 }
 
 absl::Status NcclCommunicator::Fail(const absl::Status& fault, Stream* stream) {
@@ -251,13 +254,13 @@ absl::StatusOr<bool> NcclCommunicator::Poll() {
 absl::Status NcclCommunicator::Settle(ncclResult_t result) {
   if (!fault_.ok()) return fault_;
   if (result != ncclSuccess && result != ncclInProgress) return fault_ = NcclError(result);
-  const absl::Time start = absl::Now();
+  const SteadyDeadline deadline(timeout_);
   while (result == ncclInProgress) {
     const absl::StatusOr<bool> idle = Poll();
     if (!idle.ok()) return fault_ = idle.status();
     if (*idle) break;
-    if (absl::Now() - start > timeout_) return fault_ = StepDeadlineError();
-    PauseSince(start);
+    if (deadline.over()) return fault_ = StepDeadlineError();
+    PauseIn(deadline);
   }
   return absl::OkStatus();
 }
@@ -271,15 +274,15 @@ absl::StatusOr<cuda::StepPeers::Answer> NcclCommunicator::Compare(int32_t value)
 
 absl::Status NcclCommunicator::WaitForDevice(Stream& stream) {
   backend_.RecordEvent(stream, *waited_);
-  const absl::Time start = absl::Now();
+  const SteadyDeadline deadline(timeout_);
   while (fault_.ok() && !backend_.Passed(*waited_)) {
     const absl::StatusOr<bool> idle = Poll();
     if (!idle.ok()) {
       fault_ = idle.status();
-    } else if (absl::Now() - start > timeout_) {
+    } else if (deadline.over()) {
       fault_ = StepDeadlineError();
     }
-    PauseSince(start);
+    PauseIn(deadline);
   }
   return fault_.ok() ? backend_.Synchronize(stream) : fault_;
 }

@@ -19,21 +19,19 @@ constexpr absl::Duration kPause = absl::Microseconds(20);
 }  // namespace
 
 absl::StatusOr<int64_t> PlanChannel::AwaitReported(int rank, ReportWord word, int64_t least,
-                                                   absl::Time deadline) const {
-  const absl::Time start = absl::Now();
+                                                   const SteadyDeadline& deadline) const {
   int64_t value;
   while ((value = Reported(rank, word)) < least) {
     if (aborted()) return GroupLostError();
-    const absl::Time now = absl::Now();
-    if (now > deadline) return StepDeadlineError();
-    if (now - start > kSpin) absl::SleepFor(kPause);
+    if (deadline.over()) return StepDeadlineError();
+    if (deadline.waited() > kSpin) absl::SleepFor(kPause);
   }
   return value;
 }
 
 absl::StatusOr<ComparedValues> PlanChannel::CollectCompared(int32_t own, absl::Duration timeout) const {
   ComparedValues all = {own, own};
-  const absl::Time deadline = absl::Now() + timeout;
+  const SteadyDeadline deadline(timeout);
   for (int peer = 1; peer < size(); ++peer) {
     SEXTANT_ASSIGN_OR_RETURN(const int64_t word,
                              AwaitReported(peer, ReportWord::kCompared, compared_ * kMostCompared, deadline));

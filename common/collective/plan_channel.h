@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "common/base/steady_deadline.h"
 
 namespace sextant {
 
@@ -66,7 +67,7 @@ class PlanChannel {
   // DEADLINE_EXCEEDED / STEP_DEADLINE. This one looks again and again, which suits words in shared memory.
   // REQUIRES: rank() == 0.
   virtual absl::StatusOr<int64_t> AwaitReported(int rank, ReportWord word, int64_t least,
-                                                absl::Time deadline) const;
+                                                const SteadyDeadline& deadline) const;
 
  private:
   absl::StatusOr<ComparedValues> CollectCompared(int32_t own, absl::Duration timeout) const;

@@ -9,7 +9,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "absl/time/clock.h"
+#include "common/base/steady_deadline.h"
 
 namespace sextant {
 namespace {
@@ -57,7 +57,7 @@ WaitResult WaitUntil(SharedFlag& flag, uint32_t target, const WaitOptions& optio
     if (Reached(flag, target)) return WaitResult::kReached;
     Pause();
   }
-  const absl::Time deadline = absl::Now() + options.timeout;
+  const SteadyDeadline deadline(options.timeout);
   flag.sleeper_count.fetch_add(1, std::memory_order_seq_cst);
   WaitResult result = WaitResult::kReached;
   while (true) {
@@ -67,7 +67,7 @@ WaitResult WaitUntil(SharedFlag& flag, uint32_t target, const WaitOptions& optio
       result = WaitResult::kAborted;
       break;
     }
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = deadline.left();
     if (left <= absl::ZeroDuration()) {
       result = WaitResult::kTimedOut;
       break;

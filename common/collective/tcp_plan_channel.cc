@@ -121,7 +121,8 @@ absl::Status TcpPlanChannel::OnFrame(int peer, const Frame& frame) {
   absl::ReleasableMutexLock lock(&mutex_);
   switch (frame.kind) {
     case FrameKind::kHeartbeat:
-      return absl::OkStatus();
+      // Waits look at their deadlines again: what they sleep in follows the machine's clock.
+      break;
     case FrameKind::kPiece:
       if (rank_ == 0 || pieces_.size() >= kWindow) return Malformed();
       pieces_.push_back({std::string(frame.payload), (frame.flags & Frame::kLastPiece) != 0});
@@ -181,6 +182,11 @@ bool TcpPlanChannel::aborted() const {
   return aborted_;
 }
 
+bool TcpPlanChannel::AwaitChange(const SteadyDeadline& deadline) const {
+  changed_.WaitWithTimeout(&mutex_, deadline.left());
+  return !deadline.over();
+}
+
 bool TcpPlanChannel::HasRoom() const {
   return std::all_of(members_.begin() + 1, members_.end(),
                      [this](const Member& member) { return sent_ < member.taken + kWindow; });
@@ -193,10 +199,9 @@ absl::Status TcpPlanChannel::Broadcast(absl::string_view bytes, absl::Duration t
   while (!last) {
     {
       absl::MutexLock lock(&mutex_);
-      const absl::Time deadline = absl::Now() + timeout;
+      const SteadyDeadline deadline(timeout);
       while (!aborted_ && !HasRoom()) {
-        if (changed_.WaitWithDeadline(&mutex_, deadline) && !aborted_ && !HasRoom())
-          return StepDeadlineError();
+        if (!AwaitChange(deadline) && !aborted_ && !HasRoom()) return StepDeadlineError();
       }
       if (aborted_) return GroupLostError();
       ++sent_;
@@ -220,12 +225,11 @@ absl::StatusOr<std::string> TcpPlanChannel::Receive(absl::Duration timeout) {
     uint64_t taken;
     {
       absl::MutexLock lock(&mutex_);
-      const absl::Time deadline = absl::Now() + timeout;
+      const SteadyDeadline deadline(timeout);
       // What came before an abort is still given out.
       while (pieces_.empty()) {
         if (aborted_) return GroupLostError();
-        if (changed_.WaitWithDeadline(&mutex_, deadline) && pieces_.empty() && !aborted_)
-          return StepDeadlineError();
+        if (!AwaitChange(deadline) && pieces_.empty() && !aborted_) return StepDeadlineError();
       }
       piece = std::move(pieces_.front());
       pieces_.pop_front();
@@ -262,14 +266,13 @@ int64_t TcpPlanChannel::Reported(int rank, ReportWord word) const {
 
 // Sleeps: a look takes the mutex that the thread that brings the report needs.
 absl::StatusOr<int64_t> TcpPlanChannel::AwaitReported(int rank, ReportWord word, int64_t least,
-                                                      absl::Time deadline) const {
+                                                      const SteadyDeadline& deadline) const {
   SEXTANT_CHECK_EQ(rank_, 0);
   absl::MutexLock lock(&mutex_);
   const int64_t& value = members_[rank].reports[static_cast<int>(word)];
   while (value < least) {
     if (aborted_) return GroupLostError();
-    if (changed_.WaitWithDeadline(&mutex_, deadline) && value < least && !aborted_)
-      return StepDeadlineError();
+    if (!AwaitChange(deadline) && value < least && !aborted_) return StepDeadlineError();
   }
   return value;
 }

@@ -54,7 +54,7 @@ class TcpPlanChannel final : public PlanChannel {
 
  protected:
   absl::StatusOr<int64_t> AwaitReported(int rank, ReportWord word, int64_t least,
-                                        absl::Time deadline) const override;
+                                        const SteadyDeadline& deadline) const override;
 
  private:
   struct Member {
@@ -73,6 +73,8 @@ class TcpPlanChannel final : public PlanChannel {
   absl::Status TakeReport(int peer, const Frame& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void OnLost(int peer, const absl::Status& why);
   void SendToAll(const std::string& frame, int slot);
+  // Waits until something may have changed; false once the deadline is over.
+  bool AwaitChange(const SteadyDeadline& deadline) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether every rank has room for one more piece.
   bool HasRoom() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
