@@ -155,8 +155,10 @@ absl::Status NcclCommunicator::ChooseGraphs() {
   LogWarning(
       "steps with collectives run without graphs, which is slower: NCCL's calls cannot be captured here",
       {{"rank", rank()}, {"status", tried}});
-  // After a call that failed NCCL's communicator takes no other; and the device may still wait for one.
-  AbortNccl([] {});
+  // After a call that failed NCCL's communicator takes no other; and the device may still wait for one. This
+  // is no fault and nobody is served yet, so NCCL may take its time, as long as the others wait for this rank
+  // to join again.
+  AbortNccl(std::max(kAbortBudget, timeout_ / 2), [] {});
   WaitForAbort();
   with.stream.reset();
   fault_ = absl::OkStatus();
@@ -217,9 +219,9 @@ NcclCommunicator::~NcclCommunicator() {
   EndInTime(kAbortBudget, [&] { idle ? ncclCommDestroy(comm_) : ncclCommAbort(comm_); });
 }
 
-void NcclCommunicator::AbortNccl(const std::function<void()>& drop_graphs) {
+void NcclCommunicator::AbortNccl(absl::Duration budget, const std::function<void()>& drop_graphs) {
   if (comm_ == nullptr) return;
-  EndInTime(kAbortBudget, [&] {
+  EndInTime(budget, [&] {
     // The abort waits for the graphs to go, and they may wait for the device, which the abort releases.
     std::thread abort([this] { ncclCommAbort(comm_); });
     drop_graphs();
@@ -236,7 +238,7 @@ void NcclCommunicator::WaitForAbort() {
 absl::Status NcclCommunicator::Fail(const absl::Status& fault, Stream* stream) {
   if (fault_.ok()) fault_ = fault;
   channel_.Abort();
-  AbortNccl([&] {
+  AbortNccl(kAbortBudget, [&] {
     if (stream != nullptr) backend_.ForgetSteps(*stream);
   });
   return fault_;

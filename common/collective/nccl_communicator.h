@@ -91,7 +91,8 @@ class NcclCommunicator final : public Communicator, private cuda::StepPeers {
   void Submit(Stream& stream, cuda::LaunchKey key, std::function<absl::Status(cudaStream_t)> work);
   absl::StatusOr<Answer> Compare(int32_t value) override;
   // Ends NCCL's communicator, which is broken. It waits for graphs with its calls: `drop_graphs` ends those.
-  void AbortNccl(const std::function<void()>& drop_graphs);
+  // One that does not end within `budget` ends the process.
+  void AbortNccl(absl::Duration budget, const std::function<void()>& drop_graphs);
   // Waits, not for long, until the device has passed `waited_` after an abort.
   void WaitForAbort();
   // Keeps the first fault, and ends the communicator on all ranks, and the graphs of `stream`, if any.

@@ -343,6 +343,17 @@ TEST_F(NcclTest, WhereNothingCanBeCapturedStepsRunWithoutGraphs) {
   }
 }
 
+// Without graphs NCCL's communicator is made again. Nothing is wrong then, and nobody waits for an answer: it
+// may take longer to end than after a fault.
+TEST_F(NcclTest, AGroupThatGoesWithoutGraphsGivesNcclTimeToEnd) {
+  emulation::SetNcclRules({.refuse_captures = true, .abort_milliseconds = 2500});
+  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+    if (static_cast<NcclCommunicator&>(self.communicator).graphs()) return "graphs";
+    return SumSteps(self, 4);
+  });
+  EXPECT_EQ(emulation::LiveNcclCommunicators(), 0);
+}
+
 // Everything was used before the first capture, whatever its size; and NCCL may take its time.
 TEST_F(NcclTest, WhatIsCapturedHasItsConnections) {
   for (const int answers : {0, 1, 7}) {

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -379,6 +380,8 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
   std::unique_lock lock(Runtime::Get().mutex);
   Runtime::Get().changed.wait(lock, [] { return !TheLibrary().rules.aborts_hang; });
+  const std::chrono::milliseconds takes(TheLibrary().rules.abort_milliseconds);
+  Runtime::Get().changed.wait_for(lock, takes, [] { return false; });
   comm->member->aborted = true;
   Runtime::Get().changed.notify_all();
   AwaitGraphs(lock, *comm->member);

@@ -22,6 +22,8 @@ struct NcclRules {
   bool replays_hang = false;
   // ncclCommAbort never returns.
   bool aborts_hang = false;
+  // ncclCommAbort takes its time.
+  int abort_milliseconds = 0;
 };
 // Of the whole process, from now on.
 void SetNcclRules(const NcclRules& rules);
