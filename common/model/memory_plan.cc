@@ -127,7 +127,7 @@ DeviceProfile CpuProfile(int64_t memory_bytes) {
 DeviceProfile CudaProfile(int64_t memory_bytes) {
   return {.kind = "cuda",
           .memory_bytes = memory_bytes,
-          .runtime_bytes = 704 * kMiB,
+          .runtime_bytes = 669 * kMiB + cuda::kMostStreamBytes,
           .collective_bytes = 512 * kMiB,
           .capture_staging_bytes = cuda::kCaptureStagingBytes,
           .graph_operation_bytes = 64 << 10,

@@ -28,7 +28,7 @@ enum class MemoryUse {
   kSteering,     // vectors of the requests that run
   kGraphs,       // replayed steps
   kCollectives,  // the communication library's buffers, and what rank 0 gathers into
-  kRuntime,      // the driver's context, loaded kernels, the matrix library's workspace
+  kRuntime,      // the driver's context, loaded kernels, workspaces of the backend and the matrix library
 };
 // "weights", "keys and values", ...
 absl::string_view NameOf(MemoryUse use);
@@ -43,7 +43,7 @@ struct DeviceProfile {
   int64_t collective_bytes = 0;  // of groups of more than one rank
   // On the device; the rest of a captured row's way is host memory.
   int64_t capture_staging_bytes = 0;
-  // Of a replayed step, for each of its operations; estimated, see CudaProfile.
+  // Of a replayed step, for each of its operations, with its block of arguments; estimated, see CudaProfile.
   int64_t graph_operation_bytes = 0;
   // Share of the memory that is left alone: what others use, and gaps between allocations.
   double kept_free = 0;
@@ -51,7 +51,7 @@ struct DeviceProfile {
 DeviceProfile CpuProfile(int64_t memory_bytes);
 // The sums for runtime, collectives and graphs are estimates, generous for one process a device. A graph's: a
 // driver of CUDA 11.2 took 64 KiB of the device for each kernel (33 MB for 500, 96 MB for 1,500, see
-// https://forums.developer.nvidia.com/t/244901); later ones take less.
+// https://forums.developer.nvidia.com/t/244901); later ones take less, and arguments some KiB.
 DeviceProfile CudaProfile(int64_t memory_bytes);
 
 struct MemoryDemand {

@@ -22,6 +22,10 @@ inline constexpr int64_t kMostLensBytes = int64_t{96} << 20;
 // Device memory that recorded rows pass through on their way to the host, of each stream that records.
 inline constexpr int64_t kCaptureStagingBytes = int64_t{64} << 20;
 
+// Device memory of each stream besides staging and graphs: argument ring and products' workspace as
+// CudaBackendOptions has them, and scratch of 1, 2, 4 and 8 MiB, if all are needed.
+inline constexpr int64_t kMostStreamBytes = int64_t{4 + 16 + 15} << 20;
+
 // The numbers of one device's share of a model that a kernel depends on.
 struct ShardShape {
   DType dtype = DType::kBF16;  // of matrices, keys and values

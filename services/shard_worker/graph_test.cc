@@ -9,7 +9,9 @@
 
 #include "common/base/error.h"
 #include "common/device/make_backend.h"
+#include "kernels/cuda/backend.h"
 #include "kernels/cuda/emulation/control.h"
+#include "kernels/cuda/limits.h"
 #include "kernels/cuda/step_sizes.h"
 #include "services/shard_worker/steering_pool.h"
 #include "services/shard_worker/testing/tiny_group_test.h"
@@ -26,6 +28,7 @@ struct Answers {
   std::vector<CallResult> calls;
   std::vector<std::map<int32_t, LoopbackCapture::Position>> captured;  // of each call
   std::vector<StepCounters> steps;                                     // of each rank
+  std::vector<cuda::MemoryAccount> memory;                             // of each rank on a device
 };
 
 class GraphTest : public TinyGroupTest, public ::testing::WithParamInterface<int> {
@@ -74,7 +77,11 @@ class GraphTest : public TinyGroupTest, public ::testing::WithParamInterface<int
     for (const auto& output : outputs) answers.calls.push_back(LocalGroup::Wait(*output));
     for (const pb::GenerateRequest& request : requests)
       answers.captured.push_back(group.capture().positions(request.capture()));
-    for (int rank = 0; rank < ranks; ++rank) answers.steps.push_back(group.parts(rank).executor->steps());
+    for (int rank = 0; rank < ranks; ++rank) {
+      answers.steps.push_back(group.parts(rank).executor->steps());
+      if (device == DeviceKind::kCuda)
+        answers.memory.push_back(static_cast<CudaBackend&>(*group.parts(rank).backend).Account());
+    }
     return answers;
   }
 
@@ -114,6 +121,13 @@ TEST_P(GraphTest, BatchesOfAllSizesAreReplayedInCommonSizes) {
     EXPECT_GE(steps.captured, sizes - 2);
     EXPECT_GE(steps.plain + steps.replayed, Most());
     EXPECT_EQ(steps.replayed, cuda.steps[0].replayed) << "ranks differ";
+  }
+  // Within what the plan has for a stream, and for two graphs of each size of 16 operations a layer and 8.
+  const int64_t graphs = 2 * sizes * (16 * TinyModel::Spec().layer_count + 8) * (64 << 10);
+  for (const cuda::MemoryAccount& memory : cuda.memory) {
+    const int64_t arguments = memory.of(cuda::Purpose::kArguments);
+    EXPECT_GT(arguments, CudaBackendOptions().argument_bytes) << "graphs have blocks of their own";
+    EXPECT_LE(arguments + memory.of(cuda::Purpose::kWorkspace), cuda::kMostStreamBytes + graphs);
   }
 }
 
