@@ -66,8 +66,8 @@ class GraphTest : public TinyGroupTest, public ::testing::WithParamInterface<int
     LocalGroup group(ConfigOn(device, ranks), 1000);
     std::vector<std::shared_ptr<CallOutput>> outputs;
     for (const pb::GenerateRequest& request : requests) {
-      outputs.push_back(group.Start(request));
       const int64_t before = group.engine().counts().generated_tokens;
+      outputs.push_back(group.Start(request));
       const absl::Time deadline = absl::Now() + absl::Seconds(60);
       while (outputs.size() < 4 && group.engine().counts().generated_tokens == before &&
              absl::Now() < deadline) {
