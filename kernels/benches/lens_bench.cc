@@ -58,7 +58,7 @@ void Measure(CpuIsa isa, const LensCase& lens_case, int rounds) {
   const int64_t rows = batch.rows.rows;
   LensResult result(batch);
   const std::vector<bf16> x(static_cast<size_t>(rows * options.hidden), ToBF16(1.0f));
-  const int64_t groups_per_tile = std::max<int64_t>(1, (kLensTileRows - 1) / options.group_sizes[0]);
+  const int64_t groups_per_tile = std::max<int64_t>(1, kLensTileRows / options.group_sizes[0]);
   const int64_t tile_rows = std::min(kLensTileRows, groups_per_tile * options.group_sizes[0]);
   std::vector<float> out(static_cast<size_t>(kLensTileRows * kLensBlockPanels * kPanel));
   std::vector<double> product_seconds, lens_seconds, ratios;

@@ -31,12 +31,14 @@ std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int32_t first_row, i
     const int32_t group = batch.row_info[static_cast<size_t>(begin)].group;
     int32_t end = begin;
     while (end < row_end && batch.row_info[static_cast<size_t>(end)].group == group) ++end;
-    // One slot is left for a final row from elsewhere.
-    if (tiles.empty() || static_cast<int32_t>(tiles.back().slots.size()) + end - begin + 1 > limit)
+    const bool whole = end - begin <= limit;
+    if (tiles.empty() || !whole || static_cast<int32_t>(tiles.back().slots.size()) + end - begin > limit)
       tiles.emplace_back();
-    for (; begin < end; begin = std::min(end, begin + limit - 1)) {
-      if (static_cast<int32_t>(tiles.back().slots.size()) >= limit - 1) tiles.emplace_back();
-      AppendSegment(batch, group, begin, std::min(end, begin + limit - 1), tiles.back());
+    // One slot of a part is left for a final row from elsewhere.
+    const int32_t most = whole ? limit : limit - 1;
+    for (; begin < end; begin = std::min(end, begin + most)) {
+      if (!whole && !tiles.back().slots.empty()) tiles.emplace_back();
+      AppendSegment(batch, group, begin, std::min(end, begin + most), tiles.back());
     }
   }
   return tiles;

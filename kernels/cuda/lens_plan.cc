@@ -19,7 +19,7 @@ absl::Status Unsupported(absl::string_view what, int64_t value, int64_t limit) {
 constexpr int64_t kMostIdsInTile = int64_t{2} * kLensBlockSize;
 
 bool IsLarge(const LensBatch& batch, int64_t rows, int64_t tile_rows) {
-  return batch.tracked && batch.top_k > 0 && (rows >= tile_rows || rows * batch.top_k > kMostIdsInTile);
+  return batch.tracked && batch.top_k > 0 && (rows > tile_rows || rows * batch.top_k > kMostIdsInTile);
 }
 
 // Parts without their tiles.
