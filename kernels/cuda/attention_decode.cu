@@ -74,7 +74,8 @@ __device__ void Score(const DeviceBF16* key, const float (*queries)[kHeadDim], b
   for (int h = 0; h < kHeads; ++h) scores[h] = exists ? sums[h] : -INFINITY;
 }
 
-// grid (parts, kv_heads * head groups, rows). Shared memory allows three blocks on a processor.
+// grid (parts, kv_heads * head groups, rows). Shared memory allows three blocks on a processor of
+// sm_90, two of sm_80, one of sm_86 and sm_89.
 template <int kHeadDim, int kHeads>
 __global__ void __launch_bounds__(kThreads, 3)
     DecodeKernel(AttentionRows rows, PagedKv kv, int parts, int head_groups, Scratch scratch) {
@@ -211,6 +212,9 @@ cudaError_t LaunchDecode(const AttentionRows& rows, const PagedKv& kv, int parts
   const int group = rows.q_heads / kv.kv_heads;
   const int head_groups = (group + kHalves * kHeads - 1) / (kHalves * kHeads);
   constexpr size_t kBytes = sizeof(DecodeShared<kHeadDim, kHeads>);
+  static_assert(kBytes <= kMostSharedBytes);
+  // Three blocks on a processor of sm_90, each with 1 KiB of the system's.
+  static_assert(3 * (kBytes + 1024) <= size_t{228} << 10);
   const cudaError_t allowed = AllowDynamicShared(DecodeKernel<kHeadDim, kHeads>, kBytes);
   if (allowed != cudaSuccess) return allowed;
   return Launch(DecodeKernel<kHeadDim, kHeads>, dim3(parts, kv.kv_heads * head_groups, rows.row_count),
@@ -238,7 +242,7 @@ cudaError_t LaunchForGroup(const AttentionRows& rows, const PagedKv& kv, int par
 }  // namespace
 
 int32_t DecodeParts(int64_t rows, int64_t q_heads, int64_t kv_heads, int64_t max_positions, int processors) {
-  // Three blocks fit on a processor; a second round hides that contexts differ.
+  // Three blocks fit on a processor of sm_90, fewer on others; a second round hides that contexts differ.
   const int64_t wanted = int64_t{6} * processors;
   const int64_t groups = (q_heads / kv_heads + 7) / 8;
   const int64_t blocks = std::max<int64_t>(1, rows * kv_heads * groups);

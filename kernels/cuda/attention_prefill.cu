@@ -243,6 +243,7 @@ __global__ void __launch_bounds__(kThreads, 2) PrefillKernel(AttentionRows rows,
 template <int kHeadDim>
 cudaError_t LaunchPrefill(const AttentionRows& rows, const PagedKv& kv, const Runs& runs, int blocks,
                           cudaStream_t stream) {
+  static_assert(sizeof(PrefillShared<kHeadDim>) <= kMostSharedBytes);
   const cudaError_t allowed = AllowDynamicShared(PrefillKernel<kHeadDim>, sizeof(PrefillShared<kHeadDim>));
   if (allowed != cudaSuccess) return allowed;
   return Launch(PrefillKernel<kHeadDim>, dim3(blocks, kv.kv_heads), kThreads, sizeof(PrefillShared<kHeadDim>),

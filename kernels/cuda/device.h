@@ -14,7 +14,7 @@
 #if defined(__CUDACC__)
 // SEXTANT_SHARED(float, tile, [16][32]); SEXTANT_SHARED(unsigned, count, );
 #define SEXTANT_SHARED(type, name, dimensions) __shared__ type name dimensions
-// The launch's dynamic shared memory, 16-byte aligned, as one array of `type`; carved up by hand.
+// The launch's dynamic shared memory, 128-byte aligned, as one array of `type`; carved up by hand.
 #define SEXTANT_DYNAMIC_SHARED(type, name)                                  \
   extern __shared__ __align__(128) unsigned char sextant_dynamic_shared_[]; \
   type* const name = reinterpret_cast<type*>(sextant_dynamic_shared_)
@@ -23,6 +23,10 @@
 namespace sextant::cuda {
 
 inline constexpr unsigned kFullWarp = 0xffffffffu;
+
+// Shared memory that every device since sm_80 gives a block that asks: sm_86, sm_89 and sm_120 have no more
+// (CUDA C++ Programming Guide, technical specifications by compute capability).
+inline constexpr size_t kMostSharedBytes = size_t{99} << 10;
 
 // Queues kernel(args...) on `stream`. Template kernels need all their template arguments written out.
 template <typename... Parameters, typename... Arguments>

@@ -79,7 +79,7 @@ cudaError_t SendRows(const StagedRows& staged, int32_t count, cudaStream_t strea
 
 // ---- steering
 
-// SteerOperator, whose header device code does not include; backend.cc asserts that the two agree.
+// SteerOperator, whose header device code does not include; row_lists.cc asserts that the two agree.
 enum class SteerOp : int32_t { kAdd, kAddScaled, kAblate, kClamp, kSet };
 
 // One intervention, as SteerEntry without its rows.
@@ -107,8 +107,8 @@ inline constexpr int64_t SteerListBytes(const SteerCapacity& capacity) {
   return static_cast<int64_t>(sizeof(SteerList)) + int64_t{capacity.rows} * sizeof(SteeredRow) +
          int64_t{capacity.items} * sizeof(SteerItem) + int64_t{capacity.uses} * sizeof(int32_t);
 }
-// Widest row that fits a block's memory on every device since sm_80.
-inline constexpr int64_t kMaxSteeredWidth = 40960;
+// Widest row that fits kMostSharedBytes, beside 3 KiB that its reductions take.
+inline constexpr int64_t kMaxSteeredWidth = 24'576;
 // Changes rows in place, arithmetic in F32; a BF16 row is rounded after each intervention.
 cudaError_t Steer(Tensor activation, const SteerList* list, const SteerCapacity& capacity,
                   cudaStream_t stream);

@@ -123,7 +123,7 @@ TEST(CudaLensTest, FinalRowDivergesFromItselfByExactlyNothing) {
 // The squares of the small numbers of a row, which F32 would not add to those of the large ones, make 1e-5 of
 // its rms; sums are in F64, so only the result's roundings are left: of the inverse and two products.
 TEST(CudaLensTest, RowsAreNormedBySumsInF64) {
-  constexpr int32_t kHidden = 40'960, kLarge = 256;
+  constexpr int32_t kHidden = 24'576, kLarge = 256;
   std::vector<float> row(kHidden, 1);
   std::fill_n(row.begin(), kLarge, 4096.0f);
   const double rms =

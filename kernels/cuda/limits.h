@@ -10,7 +10,7 @@ namespace sextant::cuda {
 
 // The kernels' own limits, known without a toolkit.
 inline constexpr int64_t kMostHeadDim = 256;
-inline constexpr int64_t kMostHidden = 40'960;  // a steered row is kept in shared memory
+inline constexpr int64_t kMostHidden = 24'576;  // a steered row is kept in shared memory
 inline constexpr int64_t kMostVocab = 389'120;  // of a lens; sampling takes more
 inline constexpr int32_t kMostTopK = 256;       // of a lens
 inline constexpr int32_t kMostTargets = 64;

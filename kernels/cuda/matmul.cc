@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/status.h"
 #include "kernels/status_macros.h"
@@ -62,9 +63,14 @@ absl::Status MatMuls::Plan::Describe(const Product& p) {
 absl::Status MatMuls::Plan::Choose(cublasLtHandle_t handle, const Product& p, int64_t workspace_bytes) {
   cublasLtMatmulPreference_t preference = nullptr;
   SEXTANT_RETURN_IF_ERROR(ToStatus(cublasLtMatmulPreferenceCreate(&preference), "matmul preference"));
-  const auto limit = static_cast<uint64_t>(workspace_bytes);
-  cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &limit,
-                                       sizeof limit);
+  const absl::Cleanup destroy = [preference] { cublasLtMatmulPreferenceDestroy(preference); };
+  // A wish that is not taken could choose an algorithm that reads where memory is not aligned enough.
+  const auto wish = [preference](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
+    return ToStatus(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value),
+                    "matmul preference");
+  };
+  SEXTANT_RETURN_IF_ERROR(
+      wish(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, static_cast<uint64_t>(workspace_bytes)));
   // An algorithm may split the inputs and add up what each part gives: in F32, also where the output is BF16.
   const uint32_t reductions =
       p.out_dtype == DType::kF32 ? CUBLASLT_REDUCTION_SCHEME_MASK : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
@@ -74,18 +80,16 @@ absl::Status MatMuls::Plan::Choose(cublasLtHandle_t handle, const Product& p, in
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, AlignmentOf(p.in)},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, AlignmentOf(p.out)},
       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, AlignmentOf(p.out)}};
-  for (const auto& [attribute, wish] : wishes) {
-    cublasLtMatmulPreferenceSetAttribute(preference, attribute, &wish, sizeof wish);
-  }
+  for (const auto& [attribute, value] : wishes) SEXTANT_RETURN_IF_ERROR(wish(attribute, value));
   cublasLtMatmulHeuristicResult_t best = {};
   int found = 0;
   const cublasStatus_t status =
       cublasLtMatmulAlgoGetHeuristic(handle, description, weight, in, out, out, preference, 1, &best, &found);
-  cublasLtMatmulPreferenceDestroy(preference);
-  if (status != CUBLAS_STATUS_SUCCESS || found == 0) {
+  const cublasStatus_t usable = status == CUBLAS_STATUS_SUCCESS && found > 0 ? best.state : status;
+  if (found == 0 || usable != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for a product of [", p.rows, ", ",
                                             p.inputs, "] with [", p.outputs, ", ", p.inputs,
-                                            "]: ", cublasLtGetStatusName(status)));
+                                            "]: ", cublasLtGetStatusName(usable)));
   }
   algorithm = best.algo;
   return absl::OkStatus();

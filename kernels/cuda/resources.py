@@ -74,7 +74,7 @@ def main() -> int:
     known = {kernel for kernel, _ in table}
     wrong += [f"{kernel} is not in the table" for kernel in sorted({kernel for kernel, _ in now} - known)]
     if same_compiler:
-        wrong += [f"{kernel} on {arch}: {table.get((kernel, arch))} in the table, {values} now (registers, spilled, shared)" for (kernel, arch), values in now.items() if table.get((kernel, arch)) != values]
+        wrong += [f"{kernel} on {arch}: {table[kernel, arch]} in the table, {values} now (registers, spilled, shared)" for (kernel, arch), values in now.items() if table.get((kernel, arch), values) != values]
         wrong += [f"{kernel} on {arch} is in the table and not in the build" for kernel, arch in table if (kernel, arch) not in now and arch in {a for _, a in now}]
     print("\n".join(wrong) or f"{len(now)} kernels as in the table" + ("" if same_compiler else f" but for registers, which nvcc {version} may choose otherwise"))
     return 1 if wrong else 0

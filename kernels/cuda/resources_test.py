@@ -73,6 +73,14 @@ class ResourcesTest(unittest.TestCase):
         self.change("norm", r"Used (\d+) registers", r"Used 1\1 registers")
         self.expect_failure(r"NormKernel.* in the table")
 
+    def test_an_architecture_that_the_table_does_not_list(self) -> None:
+        for path in self.folder.iterdir():
+            path.write_text(path.read_text().replace("'sm_90'", "'sm_86'"))
+        result = self.run_script("check")
+        self.assertEqual(result.returncode, 0, result.stdout)
+        self.change("norm", r"(for 'sm_86'(?:.*\n)*?.*)\b0 bytes spill stores", r"\g<1>8 bytes spill stores")
+        self.expect_failure(r"NormKernel.* on sm_86 spills 8 bytes")
+
     def test_a_kernel_that_is_gone(self) -> None:
         (self.folder / "norm.cu.o.resources").unlink()
         self.expect_failure(r"NormKernel.* is in the table and not in the build")

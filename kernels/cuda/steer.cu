@@ -101,6 +101,7 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t Steer(Tensor activation, const SteerList* list, const SteerCapacity& capacity,
                   cudaStream_t stream) {
   if (capacity.rows == 0) return cudaSuccess;
+  static_assert(kMaxSteeredWidth * sizeof(float) + (size_t{3} << 10) <= kMostSharedBytes);
   const size_t bytes = static_cast<size_t>(activation.cols) * sizeof(float);
   const auto launch = [&](auto* memory) {
     const auto kernel = SteerKernel<std::remove_pointer_t<decltype(memory)>>;

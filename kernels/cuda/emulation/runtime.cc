@@ -11,8 +11,8 @@ namespace sextant::emulation {
 namespace {
 
 constexpr auto kStuckAfter = std::chrono::seconds(60);
-// Of a device that every card since sm_80 has: per block, after opting in.
-constexpr size_t kSharedLimit = size_t{163} << 10, kSharedWithoutAsking = size_t{48} << 10;
+// What every device since sm_80 gives a block that asks (sm_86, sm_89 and sm_120 no more).
+constexpr size_t kSharedLimit = size_t{99} << 10, kSharedWithoutAsking = size_t{48} << 10;
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
