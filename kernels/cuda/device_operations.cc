@@ -291,7 +291,7 @@ absl::StatusOr<DeviceLens*> DeviceBackend::TheLens() {
   if (lens_ == nullptr) {
     for (Buffer& workspace : lens_workspaces_) {
       SEXTANT_ASSIGN_OR_RETURN(workspace,
-                               context_->allocator.Allocate(context_->workspace_bytes, Purpose::kWorkspace));
+                               context_->allocator.Allocate(kLensProductBytes, Purpose::kWorkspace));
     }
     const auto allocate = [this](int64_t bytes, MemoryKind kind) {
       return context_->allocator.Allocate(

@@ -9,7 +9,9 @@
 namespace sextant::cuda {
 
 // Never more, whatever the batch.
-inline constexpr int64_t kLensWorkspaceLimit = int64_t{64} << 20;
+inline constexpr int64_t kLensWorkspaceLimit = int64_t{62} << 20;
+// Of each of the two products in flight: tiles are wide enough to fill a device without splitting their sums.
+inline constexpr int64_t kLensProductBytes = int64_t{1} << 20;
 
 struct LensShape {
   int64_t hidden = 0;

@@ -17,7 +17,7 @@ inline constexpr int32_t kMostTargets = 64;
 // Tracked log-probabilities of a position: rows * rows * top_k.
 inline constexpr int64_t kMostTrackedValues = int64_t{1} << 22;
 // Device memory of a lens: its tile, and the workspaces of the two products in flight.
-inline constexpr int64_t kMostLensBytes = int64_t{96} << 20;
+inline constexpr int64_t kMostLensBytes = int64_t{64} << 20;
 
 // Device memory that recorded rows pass through on their way to the host, of each stream that records.
 inline constexpr int64_t kCaptureStagingBytes = int64_t{64} << 20;

@@ -18,7 +18,7 @@ static_assert(kMostVocab == kLensMaxVocab && kMostVocab <= kSampleMaxVocab);
 static_assert(kMostTopK == kLensMaxTopK && kMostTargets == kLensMaxTargets);
 
 TEST(CudaLimitsTest, ALensTakesWhatIsPlannedForIt) {
-  EXPECT_EQ(kMostLensBytes, kLensWorkspaceLimit + 2 * CudaBackendOptions{}.workspace_bytes);
+  EXPECT_EQ(kMostLensBytes, kLensWorkspaceLimit + 2 * kLensProductBytes);
 }
 
 struct Model {
