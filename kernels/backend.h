@@ -212,6 +212,8 @@ class Backend {
   virtual void Embed(Stream& stream, const Matrix& table, int64_t first_id, Tensor ids, Tensor out) = 0;
   // out = in / rms(in) * weight. in F32 [rows, n], weight F32 [1, n], out compute dtype [rows, n].
   virtual void RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps, Tensor out) = 0;
+  // Add(x, y), then RmsNorm of x into out: to the bit what the two give.
+  virtual void AddRmsNorm(Stream& stream, Tensor x, Tensor y, Tensor weight, float eps, Tensor out) = 0;
   // out = in . weight^T (+ bias). in compute dtype [rows, cols(w)] (F32 with a F32 matrix, BF16 with a BF16
   // one), out F32 or BF16 [rows, rows(w)], bias F32 [1, rows(w)] or empty.
   virtual void MatMul(Stream& stream, Tensor in, const Matrix& weight, Tensor bias, Tensor out) = 0;

@@ -42,7 +42,7 @@ TEST_P(BackendForwardTest, EmbedsTheIdsOfItsShareAndZeroesTheOthers) {
 TEST_P(BackendForwardTest, NormsRows) {
   constexpr float kEps = 1e-5f;
   for (const DType dtype : kDTypes) {
-    for (const int64_t n : {1, 8, 50, 576}) {
+    for (const int64_t n : {1, 8, 50, 576, 8200}) {
       for (const int64_t rows : kRowCounts) {
         const HostTensor in = Random(DType::kF32, rows, n, 3), weight = Random(DType::kF32, 1, n);
         HostTensor expected(DType::kF32, rows, n);
@@ -55,6 +55,23 @@ TEST_P(BackendForwardTest, NormsRows) {
                  RoundingError(dtype, expected.At(r, c));
         });
       }
+    }
+  }
+}
+
+// Captures take the two operations, other requests the one: they must not differ.
+TEST_P(BackendForwardTest, NormsASumAsTheTwoOperationsDo) {
+  for (const DType dtype : kDTypes) {
+    for (const int64_t n : {1, 8, 50, 576, 8200}) {
+      const HostTensor in = Random(DType::kF32, 3, n), increase = Random(DType::kF32, 3, n, 6),
+                       weight = Random(DType::kF32, 1, n);
+      const Tensor sum = Upload(in, 3), x = Upload(in, 3), y = Upload(increase, 2), w = Upload(weight);
+      const Tensor expected = Device(dtype, 3, n, 5), out = Device(dtype, 3, n, 5);
+      backend().Add(stream(), sum, y);
+      backend().RmsNorm(stream(), sum, w, 1e-5f, expected);
+      backend().AddRmsNorm(stream(), x, y, w, 1e-5f, out);
+      ExpectNear(Download(x), Download(sum), [](int64_t, int64_t) { return 0; });
+      ExpectNear(Download(out), Download(expected), [](int64_t, int64_t) { return 0; });
     }
   }
 }

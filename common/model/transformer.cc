@@ -194,22 +194,44 @@ void Transformer::RunLayer(Stream& stream, int32_t index, int64_t rows, LayerHoo
   const Tensor normed = work.normed.Rows(0, rows);        // dtype [rows, hidden]
   const Tensor block_out = work.block_out.Rows(0, rows);  // F32 [rows, hidden]
 
-  hooks.OnSite(stream, v1::SITE_RESID_PRE, index, residual);
-  backend_.RmsNorm(stream, residual, weights.attention_norm.tensor(), spec_.norm_eps, normed);
+  if (index == 0) {
+    hooks.OnSite(stream, v1::SITE_RESID_PRE, index, residual);
+    backend_.RmsNorm(stream, residual, weights.attention_norm.tensor(), spec_.norm_eps, normed);
+  }
   hooks.OnSite(stream, v1::SITE_ATTN_IN, index, normed);
   RunAttention(stream, index, rows);
   communicator_.AllReduceSum(stream, block_out);
   hooks.OnSite(stream, v1::SITE_ATTN_OUT, index, block_out);
-  backend_.Add(stream, residual, block_out);
+  AddAndNorm(stream, rows, weights.mlp_norm.tensor(), {{v1::SITE_RESID_MID, index}}, hooks);
 
-  hooks.OnSite(stream, v1::SITE_RESID_MID, index, residual);
-  backend_.RmsNorm(stream, residual, weights.mlp_norm.tensor(), spec_.norm_eps, normed);
   hooks.OnSite(stream, v1::SITE_MLP_IN, index, normed);
   RunMlp(stream, index, rows);
   communicator_.AllReduceSum(stream, block_out);
   hooks.OnSite(stream, v1::SITE_MLP_OUT, index, block_out);
+  if (index + 1 < spec_.layer_count) {
+    AddAndNorm(stream, rows, weights_.layers[index + 1].attention_norm.tensor(),
+               {{v1::SITE_RESID_POST, index}, {v1::SITE_RESID_PRE, index + 1}}, hooks);
+  } else {
+    backend_.Add(stream, residual, block_out);
+    hooks.OnSite(stream, v1::SITE_RESID_POST, index, residual);
+  }
+}
+
+void Transformer::AddAndNorm(Stream& stream, int64_t rows, Tensor norm_weight,
+                             std::initializer_list<LayerSite> between, LayerHooks& hooks) {
+  const WorkspaceTensors& work = workspace_->tensors();
+  const Tensor residual = work.residual.Rows(0, rows), block_out = work.block_out.Rows(0, rows),
+               normed = work.normed.Rows(0, rows);
+  const bool looked_at = std::any_of(between.begin(), between.end(), [&hooks](const LayerSite& place) {
+    return hooks.ActsAt(place.site, place.layer);
+  });
+  if (!looked_at) {
+    backend_.AddRmsNorm(stream, residual, block_out, norm_weight, spec_.norm_eps, normed);
+    return;
+  }
   backend_.Add(stream, residual, block_out);
-  hooks.OnSite(stream, v1::SITE_RESID_POST, index, residual);
+  for (const LayerSite& place : between) hooks.OnSite(stream, place.site, place.layer, residual);
+  backend_.RmsNorm(stream, residual, norm_weight, spec_.norm_eps, normed);
 }
 
 // normed -> block_out, this rank's heads only.

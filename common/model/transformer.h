@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -64,13 +65,13 @@ class Transformer {
                                                            Communicator& communicator,
                                                            const TransformerOptions& options);
 
-  // Queues one step on `stream` and returns without waiting for it. Calls hooks.OnSite 7 times a layer, in
-  // the order resid_pre, attn_in, attn_out, resid_mid, mlp_in, mlp_out, resid_post. Returns the logits F32
-  // [sampled_rows, vocab_size] on rank 0, valid until the next Forward, and an empty tensor on other ranks or
-  // when nothing is sampled. REQUIRES: the batch fits the options; all ranks queue the same batches in the
-  // same order; every Forward uses the same stream. Errors: only the fault of an earlier step whose staging
-  // memory is still in use. A step of single rows is padded to a common size (Backend::CommonRows): hooks see
-  // activations with more rows than the batch, whose contents mean nothing.
+  // Queues one step on `stream` and returns without waiting for it. Calls hooks.OnSite where hooks.ActsAt, in
+  // each layer in the order resid_pre, attn_in, attn_out, resid_mid, mlp_in, mlp_out, resid_post. Returns the
+  // logits F32 [sampled_rows, vocab_size] on rank 0, valid until the next Forward, and an empty tensor on
+  // other ranks or when nothing is sampled. REQUIRES: the batch fits the options; all ranks queue the same
+  // batches in the same order; every Forward uses the same stream. Errors: only the fault of an earlier step
+  // whose staging memory is still in use. A step of single rows is padded to a common size
+  // (Backend::CommonRows): hooks see activations with more rows than the batch, whose contents mean nothing.
   absl::StatusOr<Tensor> Forward(Stream& stream, const StepBatch& batch, LayerHooks& hooks);
 
   const ModelSpec& spec() const { return spec_; }
@@ -86,6 +87,13 @@ class Transformer {
   absl::Status StageInputs(Stream& stream, const StepBatch& batch, int64_t padded_rows);
   void Embed(Stream& stream, int64_t rows);
   void RunLayer(Stream& stream, int32_t index, int64_t rows, LayerHooks& hooks);
+  struct LayerSite {
+    Site site;
+    int32_t layer;
+  };
+  // residual += block_out; normed = its norm. In one operation, where no hook acts in `between`.
+  void AddAndNorm(Stream& stream, int64_t rows, Tensor norm_weight, std::initializer_list<LayerSite> between,
+                  LayerHooks& hooks);
   void RunAttention(Stream& stream, int32_t index, int64_t rows);
   void RunMlp(Stream& stream, int32_t index, int64_t rows);
   Tensor ComputeLogits(Stream& stream, int64_t rows, const std::vector<int32_t>& sampled_rows);

@@ -140,6 +140,23 @@ TEST_P(CutTest, ChunkedPrefillIsWholePrefill) {
   ExpectSameBits(RunTokens(*source, options, std::vector<int64_t>(kTokens.size(), 1)), whole);
 }
 
+TEST_P(CutTest, NobodyLookingIsLooking) {
+  const auto source = Write(TinyModel(TinyModel::Spec()));
+  const SequenceResult everywhere = RunTokens(*source, {.dtype = GetParam()}, {9, 1, 1});
+  ModelRunOptions options{.dtype = GetParam(), .acts_at = [](Site, int32_t) { return false; }};
+  const SequenceResult nowhere = RunTokens(*source, options, {9, 1, 1});
+  EXPECT_EQ(nowhere.logits, everywhere.logits);
+  EXPECT_EQ(nowhere.rows.count({v1::SITE_RESID_MID, 0}), 0u) << "the sum was not fused with its norm";
+  // A hook that acts at one place finds there what it would find anyway.
+  for (const SiteKey& place :
+       {SiteKey{v1::SITE_RESID_MID, 0}, {v1::SITE_RESID_POST, 0}, {v1::SITE_RESID_PRE, 1}}) {
+    options.acts_at = [place](Site site, int32_t layer) { return SiteKey(site, layer) == place; };
+    const SequenceResult there = RunTokens(*source, options, {9, 1, 1});
+    EXPECT_EQ(there.logits, everywhere.logits);
+    EXPECT_EQ(there.rows.at(place), everywhere.rows.at(place));
+  }
+}
+
 TEST_P(CutTest, BatchedIsAlone) {
   const auto source = Write(TinyModel(TinyModel::Spec()));
   const ModelRunOptions options{.dtype = GetParam()};

@@ -77,6 +77,10 @@ class CpuBackend final : public Backend {
     shapes::CheckRmsNorm(in, weight, out);
     Run(stream, [=, isa = isa_] { cpu::RmsNorm(isa, in, weight, eps, out); });
   }
+  void AddRmsNorm(Stream& stream, Tensor x, Tensor y, Tensor weight, float eps, Tensor out) override {
+    Add(stream, x, y);
+    RmsNorm(stream, x, weight, eps, out);
+  }
 
   void MatMul(Stream& stream, Tensor in, const Matrix& weight, Tensor bias, Tensor out) override {
     shapes::CheckMatMul(in, weight, bias, out);

@@ -49,7 +49,8 @@ TEST(LensTileTest, EveryRowIsReportedOnceBesideItsFinalRow) {
         EXPECT_EQ(tile.slots[segment.final_slot].row, batch.final_rows[segment.group]);
         for (int32_t slot = segment.first_slot; slot < next_slot; ++slot) {
           EXPECT_EQ(batch.row_info[tile.slots[slot].row].group, segment.group);
-          if (tile.slots[slot].reported) EXPECT_TRUE(reported.insert(tile.slots[slot].row).second);
+          if (!tile.slots[slot].reported) continue;
+          EXPECT_TRUE(reported.insert(tile.slots[slot].row).second);
         }
       }
       EXPECT_EQ(next_slot, static_cast<int32_t>(tile.slots.size()));

@@ -48,6 +48,7 @@ class DeviceBackend final : public CudaBackend {
 
   void Embed(Stream& stream, const Matrix& table, int64_t first_id, Tensor ids, Tensor out) override;
   void RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps, Tensor out) override;
+  void AddRmsNorm(Stream& stream, Tensor x, Tensor y, Tensor weight, float eps, Tensor out) override;
   void MatMul(Stream& stream, Tensor in, const Matrix& weight, Tensor bias, Tensor out) override;
   void RopeAndCache(Stream& stream, const RopeArgs& args, const AttentionBatch& batch) override;
   void Attention(Stream& stream, Tensor q, const KvLayer& kv, const AttentionBatch& batch, float scale,

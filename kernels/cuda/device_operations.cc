@@ -53,6 +53,13 @@ void DeviceBackend::RmsNorm(Stream& stream, Tensor in, Tensor weight, float eps,
               [=](cudaStream_t on) { return cuda::RmsNorm(in, weight, eps, out, on); });
 }
 
+void DeviceBackend::AddRmsNorm(Stream& stream, Tensor x, Tensor y, Tensor weight, float eps, Tensor out) {
+  shapes::CheckAdd(x, y);
+  shapes::CheckRmsNorm(x, weight, out);
+  QueueKernel(stream, LaunchKey("add rmsnorm").Add(x).Add(y).Add(weight).Add(eps).Add(out),
+              [=](cudaStream_t on) { return cuda::AddRmsNorm(x, y, weight, eps, out, on); });
+}
+
 void DeviceBackend::QueueProduct(Stream& stream, const Product& p, const ProductWorkspace& workspace) {
   Queue(stream,
         LaunchKey("product")

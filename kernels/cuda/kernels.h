@@ -27,6 +27,9 @@ cudaError_t AddBias(Tensor in, Tensor bias, Tensor out, cudaStream_t stream);
 // out = in / rms(in) * weight. in F32 [rows, n], weight F32 [1, n], out F32 or BF16 [rows, n].
 cudaError_t RmsNorm(Tensor in, Tensor weight, float eps, Tensor out, cudaStream_t stream);
 
+// x += y, then as RmsNorm of x. x and y F32 [rows, n].
+cudaError_t AddRmsNorm(Tensor x, Tensor y, Tensor weight, float eps, Tensor out, cudaStream_t stream);
+
 // out[r] = table[ids[r] - first_id], or zeros where that is no row of the table. table F32 or BF16, ids I32
 // [rows, 1], out F32.
 cudaError_t Embed(Tensor table, int64_t first_id, Tensor ids, Tensor out, cudaStream_t stream);
