@@ -112,7 +112,7 @@ TEST_F(NcclTest, CollectivesAreReplayedInsideGraphs) {
 // NCCL wants a collective to be captured on all ranks or on none: one that cannot leaves them all without.
 TEST_F(NcclTest, AGraphThatOneRankCannotMakeIsMadeByNone) {
   for (const auto point : {emulation::CapturePoint::kBegin, emulation::CapturePoint::kEnd,
-                           emulation::CapturePoint::kInstantiate}) {
+                           emulation::CapturePoint::kInstantiate, emulation::CapturePoint::kUpload}) {
     RunNccl(RankKind::kThreads, 2, kLong, [point](CommunicatorRank& self) -> std::string {
       // After the group's own rehearsal.
       if (self.communicator.rank() == 1) emulation::FailCaptures(1, point, cudaErrorMemoryAllocation);

@@ -28,7 +28,10 @@ absl::StatusOr<CapturedGraph> Capture(cudaStream_t stream, absl::string_view wha
   cudaGraphExec_t executable = nullptr;
   SEXTANT_RETURN_IF_ERROR(
       ToStatus(cudaGraphInstantiate(&executable, captured, 0), absl::StrCat("instantiating ", what)));
-  return CapturedGraph(executable);
+  CapturedGraph graph(executable);
+  // Memory that it lacks on the device shows here, not at its first launch.
+  SEXTANT_RETURN_IF_ERROR(ToStatus(cudaGraphUpload(executable, stream), absl::StrCat("uploading ", what)));
+  return graph;
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ void RefuseWork(int device, cudaError_t error, int64_t calls = 0);
 
 // The next `times` captures of streams fail on the device with `error` at this point of their making, and
 // leave nothing behind.
-enum class CapturePoint { kBegin, kEnd, kInstantiate };
+enum class CapturePoint { kBegin, kEnd, kInstantiate, kUpload };
 void FailCaptures(int device, CapturePoint point, cudaError_t error, int times = 1);
 
 // Devices of the machine (4 at first), and each one's memory (8 GiB at first).

@@ -102,7 +102,7 @@ TEST_F(DeviceBackendTest, AStepThatCannotBeAGraphRunsPlainly) {
     EXPECT_THAT(Download(out), ElementsAre(2.0f * static_cast<float>(i), 2.0f * static_cast<float>(63 - i)));
   };
   for (const auto point : {emulation::CapturePoint::kBegin, emulation::CapturePoint::kEnd,
-                           emulation::CapturePoint::kInstantiate}) {
+                           emulation::CapturePoint::kInstantiate, emulation::CapturePoint::kUpload}) {
     for (const cudaError_t error : {cudaErrorStreamCaptureUnsupported, cudaErrorMemoryAllocation}) {
       stream_ = *backend_->CreateStream();
       emulation::FailCaptures(0, point, error);

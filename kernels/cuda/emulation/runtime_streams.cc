@@ -238,6 +238,10 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   *executable = new CUgraphExec_st(graph->nodes);
   return cudaSuccess;
 }
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t stream) {
+  const std::lock_guard lock(Runtime::Get().mutex);
+  return Report(Runtime::Get().CaptureFailure(stream->device, CapturePoint::kUpload));
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
   Runtime& runtime = Runtime::Get();
   const std::lock_guard lock(runtime.mutex);
