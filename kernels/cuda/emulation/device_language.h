@@ -24,8 +24,6 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
-inline constexpr int warpSize = 32;
-
 // Memory of the block, filled with NaN (-1) before it starts, with gaps that AddressSanitizer knows around
 // it.
 #define SEXTANT_SHARED(type, name, dimensions)                                                   \
@@ -41,26 +39,13 @@ inline constexpr int warpSize = 32;
 
 inline void __syncthreads(SEXTANT_SITE) {
   if (sextant::emulation::IsDropped(site)) return;
-  sextant::emulation::Barrier(sextant::emulation::BarrierKind::kPlain, 0, site);
-}
-inline int __syncthreads_count(int predicate, SEXTANT_SITE) {
-  if (sextant::emulation::IsDropped(site)) return predicate != 0 ? 1 : 0;
-  return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kCount, predicate, site);
-}
-inline int __syncthreads_and(int predicate, SEXTANT_SITE) {
-  if (sextant::emulation::IsDropped(site)) return predicate;
-  return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kAnd, predicate, site);
-}
-inline int __syncthreads_or(int predicate, SEXTANT_SITE) {
-  if (sextant::emulation::IsDropped(site)) return predicate;
-  return sextant::emulation::Barrier(sextant::emulation::BarrierKind::kOr, predicate, site);
+  sextant::emulation::Barrier(site);
 }
 inline void __syncwarp(unsigned mask = 0xffffffffu, SEXTANT_SITE) {
   if (sextant::emulation::IsDropped(site)) return;
   sextant::emulation::Meet(mask, 0, sextant::emulation::WarpOperation::kSync, site);
 }
 inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
-inline void __threadfence_block() {}
 
 namespace sextant::emulation {
 
@@ -110,13 +95,6 @@ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SEXTA
   const unsigned lane = e::Lane(), within = lane & static_cast<unsigned>(width - 1);
   return e::Unpack<T>(lanes[within + delta < static_cast<unsigned>(width) ? lane + delta : lane]);
 }
-template <typename T>
-T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SEXTANT_SITE) {
-  namespace e = sextant::emulation;
-  const uint64_t* lanes = e::Meet(mask, e::Pack(value), e::WarpOperation::kShuffleUp, site);
-  const unsigned lane = e::Lane(), within = lane & static_cast<unsigned>(width - 1);
-  return e::Unpack<T>(lanes[within >= delta ? lane - delta : lane]);
-}
 inline unsigned __ballot_sync(unsigned mask, int predicate, SEXTANT_SITE) {
   namespace e = sextant::emulation;
   const uint64_t* lanes = e::Meet(mask, predicate != 0, e::WarpOperation::kBallot, site);
@@ -129,18 +107,11 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, SEXTANT_SITE) {
 inline int __any_sync(unsigned mask, int predicate, SEXTANT_SITE) {
   return __ballot_sync(mask, predicate, site) != 0;
 }
-inline int __all_sync(unsigned mask, int predicate, SEXTANT_SITE) {
-  return __ballot_sync(mask, predicate == 0, site) == 0;
-}
 
 // ---- atomics; the old value is returned
 template <typename T>
 T atomicAdd(T* place, std::type_identity_t<T> value) {
   return sextant::emulation::Atomic(place, [value](T old) { return static_cast<T>(old + value); });
-}
-template <typename T>
-T atomicMax(T* place, std::type_identity_t<T> value) {
-  return sextant::emulation::Atomic(place, [value](T old) { return old > value ? old : value; });
 }
 template <typename T>
 T atomicMin(T* place, std::type_identity_t<T> value) {
@@ -150,37 +121,10 @@ template <typename T>
 T atomicOr(T* place, std::type_identity_t<T> value) {
   return sextant::emulation::Atomic(place, [value](T old) { return old | value; });
 }
-template <typename T>
-T atomicExch(T* place, std::type_identity_t<T> value) {
-  return sextant::emulation::Atomic(place, [value](T) { return value; });
-}
-template <typename T>
-T atomicCAS(T* place, std::type_identity_t<T> expected, std::type_identity_t<T> value) {
-  return sextant::emulation::Atomic(place, [=](T old) { return old == expected ? value : old; });
-}
-// Wraps to 0 after `limit`.
-inline unsigned atomicInc(unsigned* place, unsigned limit) {
-  return sextant::emulation::Atomic(place, [limit](unsigned old) { return old >= limit ? 0u : old + 1; });
-}
 
 // ---- intrinsics
 using std::max;
 using std::min;
-template <typename T>
-T __ldg(const T* place) {
-  return *place;
-}
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline float __expf(float x) { return std::exp(x); }
-inline float __logf(float x) { return std::log(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsqrt_rn(float x) { return std::sqrt(x); }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline int __float_as_int(float x) { return sextant::emulation::Unpack<int>(sextant::emulation::Pack(x)); }
-inline float __int_as_float(int x) { return sextant::emulation::Unpack<float>(sextant::emulation::Pack(x)); }
 inline unsigned __float_as_uint(float x) {
   return sextant::emulation::Unpack<unsigned>(sextant::emulation::Pack(x));
 }
@@ -188,16 +132,7 @@ inline float __uint_as_float(unsigned x) {
   return sextant::emulation::Unpack<float>(sextant::emulation::Pack(x));
 }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
-inline unsigned __umulhi(unsigned a, unsigned b) {
-  return static_cast<unsigned>((static_cast<uint64_t>(a) * b) >> 32);
-}
-inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
-  return static_cast<unsigned long long>((static_cast<unsigned __int128>(a) * b) >> 64);
-}
-inline int __isnanf(float x) { return std::isnan(x); }
 
 // ---- launches
 template <typename... Expected, typename... Given>

@@ -84,7 +84,7 @@ class Executor {
   }
 
   void Run(const Grid& grid, uint32_t seed);
-  int Barrier(BarrierKind kind, int predicate, Site site);
+  void Barrier(Site site);
   const uint64_t* Meet(unsigned mask, uint64_t value, WarpOperation operation, Site site,
                        void (*finish)(const uint64_t*));
   unsigned lane() const { return current_ % kWarp; }
@@ -122,8 +122,6 @@ class Executor {
   unsigned count_ = 0, started_ = 0, done_ = 0, current_ = 0;
 
   unsigned at_barrier_ = 0;
-  int barrier_sum_ = 0, barrier_result_ = 0;
-  BarrierKind barrier_kind_{};
   Site barrier_site_{};
 
   void* const dynamic_;
@@ -189,7 +187,6 @@ void Executor::Run(const Grid& grid, uint32_t seed) {
 
 void Executor::RunBlock() {
   started_ = done_ = ready_ranks_ = at_barrier_ = 0;
-  barrier_sum_ = 0;
   for (unsigned i = 0; i < warps_.size(); ++i) {
     const unsigned lanes = std::min(kWarp, count_ - i * kWarp);
     warps_[i].alive = lanes == kWarp ? ~0u : (1u << lanes) - 1;
@@ -282,34 +279,25 @@ void Executor::Wake(unsigned index) {
   ready_ranks_ |= 1u << warp.rank;
 }
 
-int Executor::Barrier(BarrierKind kind, int predicate, Site site) {
+void Executor::Barrier(Site site) {
   if (done_ > 0) {
     Fail("divergent barrier at %s:%u: %u threads of block (%u,%u,%u) have returned", site.file_name(),
          site.line(), done_, blockIdx.x, blockIdx.y, blockIdx.z);
   }
-  if (at_barrier_ > 0 && (kind != barrier_kind_ || site.line() != barrier_site_.line() ||
-                          site.column() != barrier_site_.column())) {
+  if (at_barrier_ > 0 && (site.line() != barrier_site_.line() || site.column() != barrier_site_.column())) {
     Fail("divergent barrier in block (%u,%u,%u): thread (%u,%u,%u) is at %s:%u, others wait at %s:%u",
          blockIdx.x, blockIdx.y, blockIdx.z, threadIdx.x, threadIdx.y, threadIdx.z, site.file_name(),
          site.line(), barrier_site_.file_name(), barrier_site_.line());
   }
-  barrier_kind_ = kind;
   barrier_site_ = site;
-  barrier_sum_ += predicate != 0 ? 1 : 0;
   const unsigned self = current_;
   threads_[self].state = State::kAtBarrier;
   threads_[self].site = site;
   if (++at_barrier_ == count_) {
-    const bool all = barrier_sum_ == static_cast<int>(count_);
-    barrier_result_ = kind == BarrierKind::kAnd  ? (all ? 1 : 0)
-                      : kind == BarrierKind::kOr ? (barrier_sum_ != 0 ? 1 : 0)
-                                                 : barrier_sum_;
     at_barrier_ = 0;
-    barrier_sum_ = 0;
     for (const unsigned index : order_) Wake(index);
   }
   Wait(self);
-  return barrier_result_;
 }
 
 Meeting& Executor::FindMeeting(Warp& warp, unsigned mask, Site site) {
@@ -398,9 +386,7 @@ void Fail(const char* format, ...) {
   std::abort();
 }
 
-int Barrier(BarrierKind kind, int predicate, Site site) {
-  return TheExecutor().Barrier(kind, predicate, site);
-}
+void Barrier(Site site) { TheExecutor().Barrier(site); }
 const uint64_t* Meet(unsigned mask, uint64_t value, WarpOperation operation, Site site,
                      void (*finish)(const uint64_t*)) {
   return TheExecutor().Meet(mask, value, operation, site, finish);

@@ -20,16 +20,15 @@ extern constinit thread_local dim3 blockDim, gridDim;
 namespace sextant::emulation {
 
 using Site = std::source_location;
-enum class BarrierKind { kPlain, kCount, kAnd, kOr };
-enum class WarpOperation { kSync, kShuffle, kShuffleXor, kShuffleDown, kShuffleUp, kBallot, kMatrix };
+enum class WarpOperation { kSync, kShuffle, kShuffleXor, kShuffleDown, kBallot, kMatrix };
 
 // Prints what the device code did wrong and ends the process.
 [[noreturn]] void Fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
 
 // ---- called by device code
 
-// Waits for all threads of the block; returns what __syncthreads_count, _and or _or return.
-int Barrier(BarrierKind kind, int predicate, Site site);
+// Waits for all threads of the block.
+void Barrier(Site site);
 // Waits for the lanes of `mask` that are still alive. Returns the values they brought, [32]; a lane that
 // brought none reads as NaN. `finish`, if any, runs once, in the last lane to arrive.
 const uint64_t* Meet(unsigned mask, uint64_t value, WarpOperation operation, Site site,

@@ -262,10 +262,6 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = Runtime::Get().device_count;
   return cudaSuccess;
 }
-cudaError_t cudaGetDevice(int* device) {
-  *device = current_device;
-  return cudaSuccess;
-}
 cudaError_t cudaSetDevice(int device) {
   const std::lock_guard lock(Runtime::Get().mutex);
   if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
@@ -277,28 +273,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
   *properties = {"emulated", static_cast<size_t>(Runtime::Get().device_memory), 8, 0, 4};
   return cudaSuccess;
-}
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
-  const std::lock_guard lock(Runtime::Get().mutex);
-  if (device < 0 || device >= Runtime::Get().device_count) return Report(cudaErrorInvalidDevice);
-  switch (attribute) {
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = static_cast<int>(sextant::emulation::kSharedLimit);
-      return cudaSuccess;
-    case cudaDevAttrMultiProcessorCount:
-      *value = 4;
-      return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
-      return cudaSuccess;
-    case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
-      return cudaSuccess;
-    case cudaDevAttrL2CacheSize:
-      *value = 40 << 20;
-      return cudaSuccess;
-  }
-  return Report(cudaErrorInvalidValue);
 }
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   const std::lock_guard lock(Runtime::Get().mutex);

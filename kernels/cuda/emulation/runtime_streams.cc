@@ -226,11 +226,6 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = new CUgraph_st(std::make_shared<const GraphNodes>(std::move(capture->nodes)));
   return cudaSuccess;
 }
-cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
-  const std::lock_guard lock(Runtime::Get().mutex);
-  *status = stream->capture == nullptr ? cudaStreamCaptureStatusNone : cudaStreamCaptureStatusActive;
-  return cudaSuccess;
-}
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   const std::lock_guard lock(Runtime::Get().mutex);
   const cudaError_t failure = Runtime::Get().CaptureFailure(CurrentDevice(), CapturePoint::kInstantiate);
