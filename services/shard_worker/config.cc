@@ -59,6 +59,8 @@ ABSL_FLAG(
     "more is refused, others wait until there is room.");
 ABSL_FLAG(std::string, digest_cache_dir, "",
           "Folder in which digests of model files are remembered. Empty: computed at each start.");
+ABSL_FLAG(absl::Duration, load_deadline, absl::Minutes(30),
+          "A rank that does not come to serve within this time ends, and the group starts anew.");
 ABSL_FLAG(
     absl::Duration, step_deadline, absl::Seconds(30),
     "A rank that does not take its part in a step within this time is lost, and the group starts anew.");
@@ -113,6 +115,7 @@ absl::Status Check(const WorkerConfig& config) {
   if (config.kv_cache_bytes < 0) return Invalid("--kv_cache_mb must not be negative");
   if (config.ring_bytes < (1 << 20)) return Invalid("--ring_mb must be at least 1");
   if (config.steering_bytes < (1 << 20)) return Invalid("--steering_mb must be at least 1");
+  if (config.load_deadline <= absl::ZeroDuration()) return Invalid("--load_deadline must be positive");
   if (config.step_deadline <= absl::ZeroDuration() || config.capture_stall_timeout <= absl::ZeroDuration()) {
     return Invalid("--step_deadline and --capture_stall_timeout must be positive");
   }
@@ -160,6 +163,7 @@ absl::StatusOr<WorkerConfig> ConfigFromFlags() {
   config.ring_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_ring_mb), 0, kMostMegabytes) << 20;
   config.steering_bytes = std::clamp<int64_t>(absl::GetFlag(FLAGS_steering_mb), 0, kMostMegabytes) << 20;
   config.digest_cache_dir = absl::GetFlag(FLAGS_digest_cache_dir);
+  config.load_deadline = absl::GetFlag(FLAGS_load_deadline);
   config.step_deadline = absl::GetFlag(FLAGS_step_deadline);
   config.capture_stall_timeout = absl::GetFlag(FLAGS_capture_stall_timeout);
   config.drain = absl::GetFlag(FLAGS_drain);

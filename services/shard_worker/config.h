@@ -41,6 +41,7 @@ struct WorkerConfig {
   int64_t ring_bytes = 0;
   int64_t steering_bytes = 64 << 20;
   std::string digest_cache_dir;
+  absl::Duration load_deadline = absl::Minutes(30);
   absl::Duration step_deadline;
   absl::Duration capture_stall_timeout;
   absl::Duration drain;

@@ -21,6 +21,7 @@
 #include "services/shard_worker/errors.h"
 #include "services/shard_worker/follower.h"
 #include "services/shard_worker/group_plan.h"
+#include "services/shard_worker/load_deadline.h"
 #include "services/shard_worker/rank_parts.h"
 #include "services/shard_worker/worker_metrics.h"
 #include "services/shard_worker/worker_service.h"
@@ -94,7 +95,7 @@ absl::StatusOr<std::unique_ptr<HttpServer>> StartHttp(const WorkerConfig& config
 }
 
 // Ranks other than the leader: do what plans say until one says that it is the last.
-absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
+absl::Status Follow(const WorkerConfig& config, RankParts& parts, LoadDeadline& load_deadline) {
   std::atomic<bool> ready = false;
   const auto registry = MakeMetricsRegistry("shard_worker");
   RankMetrics metrics(*registry, config.epoch, config.restart_count, config.rank);
@@ -109,10 +110,11 @@ absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
   parts.link = std::make_unique<CaptureLink>(*parts.outbox);
   parts.channel->Report(ReportWord::kReady, 1);
   if (config.node_count > 1) {
-    // No deadline: others may load for long. A rank that is lost ends the wait by an abort.
+    // No deadline but the others' own for loading. A rank that is lost ends the wait by an abort.
     SEXTANT_RETURN_IF_ERROR(
         CheckSameWeights(*parts.channel, digest.weights_sha256, absl::InfiniteDuration()));
   }
+  load_deadline.Meet();
   ready = true;
   const absl::Status status = FollowPlans(*parts.channel, *parts.executor, config.epoch);
   if (!RankRefused(status)) return status;
@@ -125,8 +127,8 @@ absl::Status Follow(const WorkerConfig& config, RankParts& parts) {
 // that.
 class Leader {
  public:
-  Leader(const WorkerConfig& config, RankParts& parts, ShutdownSignal& shutdown)
-      : config_(config), parts_(parts), shutdown_(shutdown) {}
+  Leader(const WorkerConfig& config, RankParts& parts, ShutdownSignal& shutdown, LoadDeadline& load_deadline)
+      : config_(config), parts_(parts), shutdown_(shutdown), load_deadline_(load_deadline) {}
 
   absl::Status Run() {
     // Listening comes first, so that a port that is taken is known before minutes of loading.
@@ -147,6 +149,7 @@ class Leader {
     if (config_.node_count > 1) {
       SEXTANT_RETURN_IF_ERROR(CheckSameWeights(*parts_.channel, digest.weights_sha256, kCompareTimeout));
     }
+    load_deadline_.Meet();
     engine_->Start([this](const absl::Status& status) { lost_ = true; });
     parts_.link = std::make_unique<CaptureLink>(*parts_.outbox);
     const pb::GetEngineResponse description = Describe(config_, parts_, digest);
@@ -214,6 +217,7 @@ class Leader {
   const WorkerConfig& config_;
   RankParts& parts_;
   ShutdownSignal& shutdown_;
+  LoadDeadline& load_deadline_;
   std::atomic<bool> ready_ = false;
   std::atomic<bool> lost_ = false;
   // For stop strings; null when the model has none that is understood.
@@ -227,9 +231,10 @@ class Leader {
 
 absl::Status RunRank(const WorkerConfig& config, ShutdownSignal& shutdown) {
   RankParts parts;
+  LoadDeadline load_deadline(config.load_deadline);
   SEXTANT_RETURN_IF_ERROR(JoinGroup(config, parts));
-  const absl::Status status =
-      config.rank == 0 ? Leader(config, parts, shutdown).Run() : Follow(config, parts);
+  const absl::Status status = config.rank == 0 ? Leader(config, parts, shutdown, load_deadline).Run()
+                                               : Follow(config, parts, load_deadline);
   // A rank that cannot go on must not leave the others waiting for it.
   if (!status.ok()) parts.channel->Abort();
   return status;
