@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "common/base/log.h"
 #include "common/base/steady_deadline.h"
@@ -34,9 +35,11 @@ constexpr absl::Duration kPause = absl::Microseconds(20);
 constexpr absl::Duration kAbortBudget = absl::Seconds(2);
 
 absl::Status NcclError(ncclResult_t result) {
-  return MakeError(
-      absl::StatusCode::kUnavailable, "GROUP_LOST",
-      absl::StrCat("NCCL: ", ncclGetErrorString(result), "; the group restarts by itself, try again"));
+  const absl::string_view detail =
+      absl::NullSafeStringView(ncclGetLastError(nullptr));  // takes no communicator, says its header
+  return MakeError(absl::StatusCode::kUnavailable, "GROUP_LOST",
+                   absl::StrCat("NCCL: ", ncclGetErrorString(result), detail.empty() ? "" : ": ", detail,
+                                "; the group restarts by itself, try again"));
 }
 
 // Sleeps between two looks, once a wait has become long.
@@ -67,15 +70,20 @@ void EndInTime(absl::Duration budget, const std::function<void()>& end) {
 }  // namespace
 
 NcclCommunicator::NcclCommunicator(CudaBackend& backend, PlanChannel& channel, const CollectiveSizes& sizes,
-                                   absl::Duration timeout)
-    : backend_(backend), channel_(channel), sizes_(sizes), timeout_(timeout), instance_(NextInstance()) {}
+                                   absl::Duration form_timeout)
+    : backend_(backend),
+      channel_(channel),
+      sizes_(sizes),
+      timeout_(form_timeout),
+      instance_(NextInstance()) {}
 
 absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaBackend& backend,
                                                                            PlanChannel& channel,
                                                                            const CollectiveSizes& sizes,
-                                                                           absl::Duration timeout) {
+                                                                           absl::Duration timeout,
+                                                                           absl::Duration form_timeout) {
   SEXTANT_CHECK_EQ(static_cast<int>(sizes.widths.size()), channel.size());
-  std::unique_ptr<NcclCommunicator> self(new NcclCommunicator(backend, channel, sizes, timeout));
+  std::unique_ptr<NcclCommunicator> self(new NcclCommunicator(backend, channel, sizes, form_timeout));
   const auto make = [&]() -> absl::Status {
     SEXTANT_ASSIGN_OR_RETURN(self->waited_, backend.CreateEvent());
     if (channel.rank() == 0) {
@@ -88,6 +96,7 @@ absl::StatusOr<std::unique_ptr<NcclCommunicator>> NcclCommunicator::Create(CudaB
     return self->ChooseGraphs();
   };
   if (absl::Status status = make(); !status.ok()) return self->Fail(status);
+  self->timeout_ = timeout;
   return self;
 }
 

@@ -28,16 +28,20 @@ namespace sextant {
 // One thread uses the communicator; Abort may come from any.
 class NcclCommunicator final : public Communicator, private cuda::StepPeers {
  public:
+  // Joining and first connections take seconds on one host, and more over several.
+  static constexpr absl::Duration kFormTimeout = absl::Minutes(2);
+
   // Rank 0 broadcasts NCCL's unique id over `channel`; all ranks join, and run every kind of operation at
   // sizes from 1 to the most of `sizes`: NCCL chooses ways by size, and makes each one's connections and
   // buffers when it is first used, which must not be inside a capture. Then they try a capture of the same
-  // and its replay; where one rank fails, the collectives of all run without graphs from then on. `timeout`
-  // bounds each part of this, and each Wait later. REQUIRES: all ranks call it at the same place of their
-  // channel's broadcasts with the same sizes; `backend` and `channel` outlive this. Errors: as of Wait, and
-  // of the channel; the channel is aborted then.
+  // and its replay; where one rank fails, the collectives of all run without graphs from then on.
+  // `form_timeout` bounds each part of this, and `timeout` each Wait later. REQUIRES: all ranks call it at
+  // the same place of their channel's broadcasts with the same sizes; `backend` and `channel` outlive this.
+  // Errors: as of Wait, and of the channel; the channel is aborted then.
   static absl::StatusOr<std::unique_ptr<NcclCommunicator>> Create(CudaBackend& backend, PlanChannel& channel,
                                                                   const CollectiveSizes& sizes,
-                                                                  absl::Duration timeout);
+                                                                  absl::Duration timeout,
+                                                                  absl::Duration form_timeout = kFormTimeout);
   // Frees NCCL's communicator, by aborting it if it is not idle and whole. REQUIRES: the streams whose steps
   // had collectives are gone: NCCL does not end while a graph holds its calls, and the process does after 2
   // s.
@@ -57,7 +61,7 @@ class NcclCommunicator final : public Communicator, private cuda::StepPeers {
 
  private:
   NcclCommunicator(CudaBackend& backend, PlanChannel& channel, const CollectiveSizes& sizes,
-                   absl::Duration timeout);
+                   absl::Duration form_timeout);
   // What the first use of everything needs; gone after it.
   struct Rehearsal {
     Buffer floats;                   // F32 [what is summed, or one rank's part of what is gathered]
@@ -102,7 +106,7 @@ class NcclCommunicator final : public Communicator, private cuda::StepPeers {
   CudaBackend& backend_;
   PlanChannel& channel_;
   const CollectiveSizes sizes_;
-  const absl::Duration timeout_;
+  absl::Duration timeout_;  // of each part of forming, then of each wait
   const int64_t instance_;  // tells graphs of an earlier communicator apart
   ncclComm_t comm_ = nullptr;
   std::unique_ptr<Event> waited_;

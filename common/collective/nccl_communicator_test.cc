@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -52,7 +54,7 @@ struct NcclRank {
     auto queue = backend->CreateStream();
     if (!queue.ok()) return queue.status();
     stream = *std::move(queue);
-    auto joined = NcclCommunicator::Create(*backend, channel, sizes, timeout);
+    auto joined = NcclCommunicator::Create(*backend, channel, sizes, timeout, timeout);
     if (!joined.ok()) return joined.status();
     communicator = *std::move(joined);
     return absl::OkStatus();
@@ -414,16 +416,39 @@ TEST_F(NcclTest, AStepThatOneRankCutsInPartsIsReplayedByNone) {
   });
 }
 
+// NCCL must not be aborted while its calls are captured.
 TEST_F(NcclTest, AnAbortWhileAStepIsCapturedEndsTheGroup) {
-  RunNccl(RankKind::kThreads, 2, kLong, [](CommunicatorRank& self) -> std::string {
+  const int64_t before = emulation::ReadCounters().captures;
+  RunNccl(RankKind::kThreads, 2, kLong, [before](CommunicatorRank& self) -> std::string {
     const DeviceMatrix x(self, 1, 8, std::vector<float>(8, 1.f));
     SumInStep(self, x);
-    const std::string first = ErrorReason(self.communicator.Wait(self.stream));
-    if (!first.empty() && first != "GROUP_LOST") return first;
-    self.communicator.Abort();
+    if (const absl::Status first = self.communicator.Wait(self.stream); !first.ok()) return first.ToString();
+    // From now on no call takes effect: capturing the next step goes on until somebody ends the group.
+    emulation::SetNcclRules({.progress_answers = std::numeric_limits<int>::max()});
+    std::thread abort([&] {
+      if (self.communicator.rank() != 0) return;
+      // Each rank's trial, and its step.
+      WaitFor([before] { return emulation::ReadCounters().captures == before + 4; }, kLong);
+      self.communicator.Abort();
+    });
     SumInStep(self, x);
     const std::string reason = ErrorReason(self.communicator.Wait(self.stream));
+    abort.join();
+    if (emulation::ReadCounters().captures != before + 4) return "the step was not captured";
     return reason == "GROUP_LOST" ? "" : absl::StrCat("ended with '", reason, "'");
+  });
+}
+
+// NCCL takes longer to come together than a step may.
+TEST_F(NcclTest, FormingMayTakeLongerThanAStep) {
+  constexpr absl::Duration kStep = absl::Milliseconds(100);
+  emulation::SetNcclRules({.joins_after = absl::ToChronoMilliseconds(3 * kStep)});
+  RunGroup(RankKind::kThreads, 2, [&](GroupMemory& memory, int rank) -> std::string {
+    ShmPlanChannel channel(memory, rank);
+    const auto backend = MakeCudaBackend(rank);
+    if (!backend.ok()) return backend.status().ToString();
+    const auto made = NcclCommunicator::Create(**backend, channel, TestSizes(2), kStep, kLong);
+    return made.ok() ? "" : made.status().ToString();
   });
 }
 

@@ -101,9 +101,11 @@ absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::f
   const ModelSpec& spec = parts.source->spec();
   // Refused before it is loaded: running out later would kill ranks without a word.
   SEXTANT_ASSIGN_OR_RETURN(const DevicePlan plan, PlanGroup(config, spec, *parts.channel));
-  SEXTANT_ASSIGN_OR_RETURN(parts.communicator,
-                           MakeCommunicator(config.device, *parts.backend, *parts.channel, parts.memory.get(),
-                                            plan.collectives, config.step_deadline));
+  absl::StatusOr<std::unique_ptr<Communicator>> communicator =
+      MakeCommunicator(config.device, *parts.backend, *parts.channel, parts.memory.get(), plan.collectives,
+                       config.step_deadline);
+  if (!communicator.ok()) return ExplainOutOfMemory(communicator.status(), plan, config.rank);
+  parts.communicator = *std::move(communicator);
   const TransformerOptions& options = plan.options;
   absl::StatusOr<std::unique_ptr<Transformer>> transformer =
       Transformer::Load(*parts.source, *parts.backend, *parts.communicator, options);

@@ -47,6 +47,7 @@ int64_t DeviceBytesInUse(int device);
 
 // Kernels, copies and sets that have run, graph launches, and nodes run by them, since the process started.
 struct Counters {
+  int64_t captures = 0;  // begun
   int64_t operations = 0;
   int64_t graph_launches = 0;
   int64_t graph_nodes = 0;

@@ -265,6 +265,7 @@ struct ncclComm {
   // What the call in progress does at last.
   std::function<ncclResult_t()> work;
   bool joined = false;
+  std::chrono::steady_clock::time_point joins_at{};
 
   ncclResult_t Begin(std::function<ncclResult_t()> then = nullptr) {
     const std::lock_guard lock(Runtime::Get().mutex);
@@ -349,6 +350,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int rank_count, ncclUnique
   TheLibrary().alive.insert(*comm);
   // The one that made the name has the memory mapped twice no longer.
   TheLibrary().made.erase(id.internal);
+  (*comm)->joins_at = std::chrono::steady_clock::now() + TheLibrary().rules.joins_after;
   return (*comm)->Begin();
 }
 
@@ -358,7 +360,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   if (*error != ncclSuccess) return ncclSuccess;
   if (!comm->joined) {
     comm->joined =
-        comm->member->world->header().joined.load() >= static_cast<uint32_t>(comm->member->rank_count);
+        comm->member->world->header().joined.load() >= static_cast<uint32_t>(comm->member->rank_count) &&
+        std::chrono::steady_clock::now() >= comm->joins_at;
     if (comm->joined) comm->member->world->RemoveName();
   }
   *error = comm->joined ? comm->Progress() : ncclInProgress;
@@ -388,6 +391,8 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
   Free(comm);
   return ncclSuccess;
 }
+
+const char* ncclGetLastError(ncclComm_t) { return "what NCCL's own log would say"; }
 
 const char* ncclGetErrorString(ncclResult_t result) {
   switch (result) {

@@ -1,6 +1,7 @@
 // What tests may ask of the emulated NCCL.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 
 #include "nccl.h"
@@ -12,6 +13,8 @@ struct NcclRules {
   // How often ncclCommGetAsyncError answers ncclInProgress before a call has taken effect. Its work is queued
   // only then, and no other call is taken before.
   int progress_answers = 2;
+  // After ncclCommInitRankConfig the ranks take this long to come together.
+  std::chrono::milliseconds joins_after{0};
   // A capture does not make connections: what was never used outside of one fails in it. (Real NCCL may be
   // able to, or not: it depends on the transport.)
   bool refuse_first_use_in_capture = true;

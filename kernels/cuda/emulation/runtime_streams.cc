@@ -197,6 +197,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream->capture != nullptr) return Report(cudaErrorIllegalState);
   const cudaError_t failure = Runtime::Get().CaptureFailure(stream->device, CapturePoint::kBegin);
   if (failure != cudaSuccess) return Report(failure);
+  ++Runtime::Get().counters.captures;
   stream->capture = std::make_shared<Capture>();
   stream->capture->origin = stream;
   return cudaSuccess;
