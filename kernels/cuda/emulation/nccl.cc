@@ -31,6 +31,9 @@
 namespace sextant::emulation {
 namespace {
 
+// Of its device's memory, by each communicator; real ones take more.
+constexpr int64_t kTakenBytes = int64_t{1} << 20;
+
 struct Fault {
   ncclResult_t error = ncclSuccess;
   int64_t operations = 0;  // left before it shows
@@ -253,6 +256,7 @@ using sextant::emulation::Exchange;
 using sextant::emulation::group;
 using sextant::emulation::kNcclMaxRanks;
 using sextant::emulation::kNcclSlotBytes;
+using sextant::emulation::kTakenBytes;
 using sextant::emulation::Library;
 using sextant::emulation::NcclWorld;
 using sextant::emulation::Runtime;
@@ -311,6 +315,7 @@ void AwaitGraphs(std::unique_lock<std::recursive_mutex>& lock, const sextant::em
 
 void Free(ncclComm_t comm) {
   TheLibrary().alive.erase(comm);
+  Runtime::Get().bytes_in_use[comm->member->device] -= kTakenBytes;
   comm->member->world->RemoveName();
   delete comm;
 }
@@ -348,6 +353,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* comm, int rank_count, ncclUnique
   const std::lock_guard lock(Runtime::Get().mutex);
   Runtime::Get().schedule.queries_run = true;
   TheLibrary().alive.insert(*comm);
+  Runtime::Get().bytes_in_use[(*comm)->member->device] += kTakenBytes;
   // The one that made the name has the memory mapped twice no longer.
   TheLibrary().made.erase(id.internal);
   (*comm)->joins_at = std::chrono::steady_clock::now() + TheLibrary().rules.joins_after;
