@@ -95,6 +95,20 @@ def tiny_llama(folder: pathlib.Path) -> torch.nn.Module:
     return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
+def wide_llama(folder: pathlib.Path) -> torch.nn.Module:
+    """A key/value head, some MLP and some vocabulary for each of 8 ranks; heads that tensor cores multiply."""
+    config = LlamaConfig(vocab_size=408, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=16,
+                         num_key_value_heads=8, head_dim=32, max_position_embeddings=256, rms_norm_eps=1e-5,
+                         rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, tie_word_embeddings=False,
+                         bos_token_id=400, eos_token_id=[401, 404])
+    model = LlamaForCausalLM(config)
+    randomise(model, 3)
+    model = model.to(torch.bfloat16)
+    model.save_pretrained(folder)
+    tiny_tokenizer(folder, LLAMA3_SPECIAL, LLAMA3_TEMPLATE, "<|begin_of_text|>", "<|eot_id|>")
+    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
 def tiny_qwen3(folder: pathlib.Path) -> torch.nn.Module:
     config = Qwen3Config(vocab_size=410, hidden_size=64, intermediate_size=112, num_hidden_layers=3, num_attention_heads=6,
                          num_key_value_heads=3, head_dim=32, max_position_embeddings=256, rms_norm_eps=1e-6,
@@ -219,7 +233,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     prompt = [17, 300, 42, 351, 5, 5, 260, 399, 128, 77, 311, 64]
-    for name, make in (("llama31_tiny", tiny_llama), ("qwen3_tiny", tiny_qwen3)):
+    for name, make in (("llama31_tiny", tiny_llama), ("qwen3_tiny", tiny_qwen3), ("llama31_wide_tiny", wide_llama)):
         folder = HERE / "models" / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -50,11 +50,12 @@ struct Errors {
   double logprobs = 0;  // worst error of a log-probability, relative to its size or 1
 };
 
-// How far `got` is from the golden's rows and log-probabilities. `layer_of` maps our layers to the golden's.
-inline Errors Compare(
-    const GoldenFile& golden, const ModelSpec& spec, const SequenceResult& got,
-    const std::function<int64_t(int64_t)>& layer_of = [](int64_t layer) { return layer; }) {
-  Errors errors;
+inline int64_t SameLayer(int64_t layer) { return layer; }
+
+// Worst relative error of a row. `layer_of` maps our layers to the golden's.
+inline double CompareRows(const GoldenFile& golden, const ModelSpec& spec, const SequenceResult& got,
+                          const std::function<int64_t(int64_t)>& layer_of = SameLayer) {
+  double worst = 0;
   const std::vector<int32_t> positions = golden.Ints("row_positions");
   const int64_t count = static_cast<int64_t>(positions.size());
   for (const SiteName& site : kSites) {
@@ -66,10 +67,20 @@ inline Errors Compare(
         const double error =
             RowError(rows.data() + positions[i] * spec.hidden_size,
                      want.data() + (layer_of(layer) * count + i) * spec.hidden_size, spec.hidden_size);
-        errors.rows = std::max(errors.rows, error);
+        worst = std::max(worst, error);
       }
     }
   }
+  return worst;
+}
+
+// How far `got` is from the golden's rows and log-probabilities. `layer_of` maps our layers to the golden's.
+inline Errors Compare(const GoldenFile& golden, const ModelSpec& spec, const SequenceResult& got,
+                      const std::function<int64_t(int64_t)>& layer_of = SameLayer) {
+  Errors errors;
+  errors.rows = CompareRows(golden, spec, got, layer_of);
+  const std::vector<int32_t> positions = golden.Ints("row_positions");
+  const int64_t count = static_cast<int64_t>(positions.size());
   const std::vector<float> want = golden.Floats("logprobs");  // [R, vocab]
   EXPECT_EQ(static_cast<int64_t>(want.size()), count * spec.vocab_size);
   for (int64_t i = 0; i < count; ++i) {

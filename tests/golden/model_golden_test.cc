@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "common/model/testing/model_runner.h"
 #include "common/model/testing/temporary_folder.h"
@@ -18,11 +19,12 @@ namespace {
 // 1e-4.
 constexpr double kTolerance = 1e-4;
 
-void ExpectGolden(const std::string& model_path, const std::string& golden_name) {
+void ExpectGolden(const std::string& model_path, const std::string& golden_name,
+                  const std::vector<int>& group_sizes = {1, 2, 3}) {
   const GoldenFile golden(golden_name);
   const auto source = OpenModel(model_path);
   ASSERT_TRUE(source.ok()) << source.status();
-  for (const int ranks : {1, 2, 3}) {
+  for (const int ranks : group_sizes) {
     const auto got = RunSequence(**source, {.ranks = ranks}, Inputs(golden));
     ASSERT_TRUE(got.ok()) << got.status();
     const Errors errors = Compare(golden, (*source)->spec(), *got);
@@ -48,6 +50,10 @@ TEST(ModelGoldenTest, Llama31InTheOlderSpellingOfRope) {
 }
 
 TEST(ModelGoldenTest, Qwen3) { ExpectGolden(GoldenFile::Folder() + "/models/qwen3_tiny", "qwen3_tiny"); }
+
+TEST(ModelGoldenTest, Llama31OnUpToEightRanks) {
+  ExpectGolden(GoldenFile::Folder() + "/models/llama31_wide_tiny", "llama31_wide_tiny", {1, 4, 8});
+}
 
 TEST(ModelGoldenTest, SmolLM2) {
   const std::optional<std::string> model = QuickstartModel();
@@ -108,8 +114,6 @@ Errors RunQwen3(const TinyModel& model, const std::function<int64_t(int64_t)>& l
   EXPECT_TRUE(got.ok()) << got.status();
   return Compare(golden, model.spec(), *got, layer_of);
 }
-
-int64_t SameLayer(int64_t layer) { return layer; }
 
 TEST(ModelGoldenControlTest, UndamagedCopyAgrees) {
   const Errors errors = RunQwen3(LoadQwen3(), SameLayer);

@@ -123,9 +123,15 @@ absl::Status RunStep(Transformer& transformer, Backend& backend, Communicator& c
   return absl::OkStatus();
 }
 
-absl::Status RunRank(const ModelSource& source, const ModelRunOptions& options,
-                     const std::vector<TestStep>& steps, Backend& backend, Communicator& communicator,
-                     RankResult& result) {
+absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const ModelRunOptions& options, int rank) {
+  return options.make_backend ? options.make_backend(rank) : MakeCpuBackend(options.backend);
+}
+
+}  // namespace
+
+absl::Status RunModelRank(const ModelSource& source, const ModelRunOptions& options,
+                          const std::vector<TestStep>& steps, Backend& backend, Communicator& communicator,
+                          RankResult& result) {
   TransformerOptions transformer_options{
       .dtype = options.dtype,
       .max_rows = kMaxRows,
@@ -144,19 +150,13 @@ absl::Status RunRank(const ModelSource& source, const ModelRunOptions& options,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Backend>> MakeRankBackend(const ModelRunOptions& options, int rank) {
-  return options.make_backend ? options.make_backend(rank) : MakeCpuBackend(options.backend);
-}
-
-}  // namespace
-
 absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, const ModelRunOptions& options,
                                                  const std::vector<TestStep>& steps) {
   std::vector<RankResult> results(options.ranks);
   if (options.ranks == 1) {
     SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<Backend> backend, MakeRankBackend(options, 0));
     NullCommunicator communicator(*backend);
-    SEXTANT_RETURN_IF_ERROR(RunRank(source, options, steps, *backend, communicator, results[0]));
+    SEXTANT_RETURN_IF_ERROR(RunModelRank(source, options, steps, *backend, communicator, results[0]));
     return results;
   }
   SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<GroupMemory> memory, GroupMemory::Create(options.ranks));
@@ -172,7 +172,7 @@ absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, cons
         } else {
           communicator = std::make_unique<ShmCommunicator>(*backend, *memory, rank, absl::Seconds(60));
         }
-        return RunRank(source, options, steps, *backend, *communicator, results[rank]);
+        return RunModelRank(source, options, steps, *backend, *communicator, results[rank]);
       }();
       if (!statuses[rank].ok()) memory->Abort();
     });

@@ -55,6 +55,12 @@ struct RankResult {
   std::vector<std::vector<SiteKey>> calls;  // of each step, in order
 };
 
+// What one rank does of RunModel, for ranks that are processes of their own. REQUIRES: as there; all ranks
+// run the same steps.
+absl::Status RunModelRank(const ModelSource& source, const ModelRunOptions& options,
+                          const std::vector<TestStep>& steps, Backend& backend, Communicator& communicator,
+                          RankResult& result);
+
 // The result of every rank. REQUIRES: at most 4 sequences and 64 rows a step.
 absl::StatusOr<std::vector<RankResult>> RunModel(const ModelSource& source, const ModelRunOptions& options,
                                                  const std::vector<TestStep>& steps);
