@@ -1,6 +1,7 @@
 // Decodes with a model of random weights: plainly, with rows captured, or with every layer read on the way.
 #include "tests/gpu/decode_loop.h"
 
+#include <cstring>
 #include <numeric>
 #include <utility>
 
@@ -14,6 +15,8 @@ namespace {
 
 constexpr int32_t kBlockSize = 16;
 constexpr int32_t kTopK = 10;
+// Of a row: candidates' log-probabilities and ids, entropy and divergence. The target's two follow.
+constexpr int32_t kReadNumbers = 2 * kTopK + 2;
 constexpr int kMaxSites = 3;
 
 int64_t RowBytes(const ModelSpec& spec) { return spec.hidden_size * SizeOf(DType::kBF16); }
@@ -75,7 +78,8 @@ absl::Status DecodeLoop::Open(int32_t batch) {
   const int64_t rows = int64_t{batch} * spec_.layer_count * kMaxSites;
   SEXTANT_ASSIGN_OR_RETURN(read_rows_, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kDevice));
   SEXTANT_ASSIGN_OR_RETURN(captured_rows_, backend_.Allocate(rows * RowBytes(spec_), MemoryKind::kPinned));
-  SEXTANT_ASSIGN_OR_RETURN(lens_results_, backend_.Allocate(rows * (2 * kTopK + 4) * 4, MemoryKind::kPinned));
+  SEXTANT_ASSIGN_OR_RETURN(lens_results_,
+                           backend_.Allocate(rows * (kReadNumbers + 2) * 4, MemoryKind::kPinned));
   SEXTANT_ASSIGN_OR_RETURN(sampled_, backend_.Allocate(int64_t{batch} * 8, MemoryKind::kPinned));
   for (int32_t b = 0; b < batch; ++b) {
     tables_.emplace_back(static_cast<size_t>(blocks));
@@ -122,27 +126,54 @@ absl::StatusOr<uint64_t> DecodeLoop::Run(int32_t batch, const RowUse& use) {
   return hash;
 }
 
-absl::StatusOr<uint64_t> DecodeLoop::HashLogits(int32_t batch, const RowUse& use) {
-  uint64_t hash = kEmptyHash;
-  std::vector<float> host(static_cast<size_t>(batch * spec_.vocab_size));
-  const auto bytes = static_cast<int64_t>(host.size() * sizeof(float));
-  SEXTANT_RETURN_IF_ERROR(Decode(batch, use, false, [&](const Tensor& logits) {
-    backend_.Copy(*stream_, host.data(), logits.data, bytes);
-    SEXTANT_RETURN_IF_ERROR(backend_.Synchronize(*stream_));
-    hash = HashOf(host.data(), bytes, hash);
-    return absl::OkStatus();
-  }));
-  return hash;
+uint64_t DecodeLoop::HashRows(int32_t batch, const RowUse& use) const {
+  const int64_t rows = RowCount(batch, use);
+  if (use.lens) return HashOf(lens_results_.data(), rows * kReadNumbers * SizeOf(DType::kF32));
+  return HashOf(captured_rows_.data(), rows * RowBytes(spec_));
 }
 
-absl::StatusOr<std::vector<float>> DecodeLoop::LogitsOfGivenTokens(int32_t batch) {
-  const auto count = static_cast<size_t>(batch * spec_.vocab_size);
+void DecodeLoop::OverwriteRows() const {
+  for (const Buffer* buffer : {&captured_rows_, &lens_results_})
+    std::memset(buffer->data(), 0xff, static_cast<size_t>(buffer->bytes()));
+}
+
+absl::Status DecodeLoop::CopyLogits(const Tensor& logits, float* to) {
+  backend_.Copy(*stream_, to, logits.data, logits.rows * logits.cols * SizeOf(DType::kF32));
+  return backend_.Synchronize(*stream_);
+}
+
+absl::StatusOr<DecodeHashes> DecodeLoop::Hash(int32_t batch, const RowUse& use) {
+  DecodeHashes hashes = {kEmptyHash, kEmptyHash};
+  std::vector<float> host(static_cast<size_t>(batch * spec_.vocab_size));
+  OverwriteRows();
+  SEXTANT_RETURN_IF_ERROR(Decode(batch, use, false, [&](const Tensor& logits) {
+    SEXTANT_RETURN_IF_ERROR(CopyLogits(logits, host.data()));
+    hashes.logits = HashOf(host.data(), static_cast<int64_t>(host.size() * sizeof(float)), hashes.logits);
+    hashes.rows = HashRows(batch, use);
+    OverwriteRows();
+    return absl::OkStatus();
+  }));
+  return hashes;
+}
+
+absl::StatusOr<std::vector<float>> DecodeLoop::ValuesOfGivenTokens(int32_t batch, const RowUse& use) {
+  const int64_t rows = RowCount(batch, use);
   std::vector<float> all;
-  SEXTANT_RETURN_IF_ERROR(Decode(batch, {}, true, [&](const Tensor& logits) {
+  OverwriteRows();
+  SEXTANT_RETURN_IF_ERROR(Decode(batch, use, true, [&](const Tensor& logits) {
+    const auto count = static_cast<size_t>(batch * spec_.vocab_size);
     all.resize(all.size() + count);
-    backend_.Copy(*stream_, all.data() + all.size() - count, logits.data,
-                  static_cast<int64_t>(count * sizeof(float)));
-    return backend_.Synchronize(*stream_);
+    SEXTANT_RETURN_IF_ERROR(CopyLogits(logits, all.data() + all.size() - count));
+    if (use.lens) {
+      const auto* const results = static_cast<const float*>(lens_results_.data());
+      all.insert(all.end(), results, results + rows * kTopK);
+      all.insert(all.end(), results + rows * 2 * kTopK, results + rows * kReadNumbers);
+    } else {
+      const auto* const captured = static_cast<const bf16*>(captured_rows_.data());
+      for (int64_t i = 0; i < rows * spec_.hidden_size; ++i) all.push_back(ToFloat(captured[i]));
+    }
+    OverwriteRows();
+    return absl::OkStatus();
   }));
   return all;
 }

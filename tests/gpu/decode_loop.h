@@ -18,6 +18,13 @@ namespace sextant {
 struct RowUse {
   int sites = 0;      // 0: nothing is recorded; 1: resid_post; 3: attn_out and mlp_out too
   bool lens = false;  // read at once, instead of recorded into pinned memory
+  bool operator==(const RowUse&) const = default;
+};
+
+// What was decoded, in bits.
+struct DecodeHashes {
+  uint64_t logits = 0;  // of every step
+  uint64_t rows = 0;    // as of HashRows
 };
 
 class DecodeLoop {
@@ -29,10 +36,16 @@ class DecodeLoop {
   // Decodes `steps` tokens of each of `batch` sequences, greedily, and waits for each token. Each run starts
   // over at `context`; what lies before it is zero. The hash of the tokens and their log-probabilities.
   absl::StatusOr<uint64_t> Run(int32_t batch, const RowUse& use);
-  // The same, and the hash of every step's logits. Slower: they are copied to the host.
-  absl::StatusOr<uint64_t> HashLogits(int32_t batch, const RowUse& use);
-  // The logits [steps, batch, vocab] after tokens that do not depend on them.
-  absl::StatusOr<std::vector<float>> LogitsOfGivenTokens(int32_t batch);
+  // Of what the last step of the last run did with its rows: of those that were captured, or of all that the
+  // lens read in them. REQUIRES: the arguments of that run.
+  uint64_t HashRows(int32_t batch, const RowUse& use) const;
+  // Decodes the same. Slower: logits are copied to the host, and what rows go to is overwritten before every
+  // step, so that none can be of an earlier one.
+  absl::StatusOr<DecodeHashes> Hash(int32_t batch, const RowUse& use);
+  // What every step makes of tokens that do not depend on the steps before: the logits [batch, vocab], and
+  // the captured rows [batch, layers, sites, hidden] or the lens's log-probabilities, entropies and
+  // divergences.
+  absl::StatusOr<std::vector<float>> ValuesOfGivenTokens(int32_t batch, const RowUse& use);
 
   // Bytes one step of `batch` sequences has to read at least: weights once, and half of each context's
   // growth.
@@ -50,6 +63,10 @@ class DecodeLoop {
   absl::Status Decode(int32_t batch, const RowUse& use, bool given,
                       const std::function<absl::Status(const Tensor& logits)>& after);
   void ReadRows(int32_t batch, int sites);
+  int64_t RowCount(int32_t batch, const RowUse& use) const { return batch * spec_.layer_count * use.sites; }
+  // With bytes that are no number.
+  void OverwriteRows() const;
+  absl::Status CopyLogits(const Tensor& logits, float* to);
 
   Backend& backend_;
   const ModelSpec spec_;

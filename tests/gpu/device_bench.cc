@@ -11,12 +11,15 @@
 #include "kernels/status_macros.h"
 #include "tests/gpu/decode_figures.h"
 #include "tests/gpu/device_backend.h"
+#include "tests/gpu/device_count.h"
 #include "tests/gpu/lens_figures.h"
 #include "tests/gpu/random_model.h"
 
 ABSL_FLAG(std::string, device, "cuda:0", "Device to measure: cuda:N, or cpu.");
 ABSL_FLAG(std::string, json, "", "File for the figures as JSON; empty: none.");
 ABSL_FLAG(bool, tiny, false, "Shapes so small that any device runs them: shows that everything runs.");
+ABSL_FLAG(bool, count_devices, false,
+          "Measure nothing: see that the device is there, and print how many GPUs are.");
 
 namespace sextant {
 namespace {
@@ -50,12 +53,18 @@ int Main() {
     std::cerr << "device_bench: " << status << "\n";
     return code;
   };
+  // Before this process uses CUDA.
+  const int devices = absl::GetFlag(FLAGS_count_devices) ? CountDevices() : 0;
   const absl::StatusOr<Device> device = ParseDevice(absl::GetFlag(FLAGS_device));
   if (!device.ok()) return fail(device.status(), 1);
   const absl::StatusOr<std::unique_ptr<Backend>> backend = MakeDeviceBackend(*device);
   if (!backend.ok()) {
     return fail(backend.status(),
                 backend.status().code() == absl::StatusCode::kFailedPrecondition ? kNoDevice : 1);
+  }
+  if (absl::GetFlag(FLAGS_count_devices)) {
+    std::cout << devices << "\n";
+    return 0;
   }
   const absl::StatusOr<std::vector<Figure>> figures = Measure(**backend, absl::GetFlag(FLAGS_tiny));
   if (!figures.ok()) return fail(figures.status(), 1);

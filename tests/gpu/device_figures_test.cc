@@ -1,5 +1,6 @@
 // The measuring works: every figure is taken on the CPU with tiny shapes, and read back from its JSON.
 #include <cmath>
+#include <set>
 
 #include "gtest/gtest.h"
 #include "kernels/cpu/backend.h"
@@ -35,6 +36,11 @@ TEST(DeviceFiguresTest, EveryFigureIsTaken) {
     EXPECT_TRUE(figures[i].proof.Holds()) << figures[i].what << " " << figures[i].proof.error;
     EXPECT_EQ(json["figures"][i]["right"], true);
     EXPECT_EQ(json["figures"][i]["hashes"][0].get<std::string>().size(), 16u);
+    // Of the first, unmeasured round, of the two that are measured, and of one that is not.
+    const bool rows = figures[i].name == "G5" || figures[i].name == "G6";
+    EXPECT_EQ(figures[i].proof.row_hashes.size(), rows ? 4u : 0u) << figures[i].what;
+    EXPECT_EQ(json["figures"][i]["row_hashes"].size(), rows ? 4u : 0u);
+    EXPECT_EQ(figures[i].proof.error, 0) << "the CPU from itself";
   }
 }
 
@@ -42,11 +48,42 @@ TEST(DeviceFiguresTest, EveryFigureIsTaken) {
 TEST(DeviceFiguresTest, WhatIsDecodedShowsInTheHash) {
   const auto backend = MakeCpuBackend({}).value();
   const auto loop = DecodeLoop::Make(*backend, NamedShape("tiny").value(), 2, 20, 4).value();
-  const uint64_t plain = loop->HashLogits(1, {}).value();
-  EXPECT_EQ(loop->HashLogits(1, {3, false}).value(), plain);
-  EXPECT_EQ(loop->HashLogits(1, {1, true}).value(), plain);
-  EXPECT_NE(loop->HashLogits(2, {}).value(), plain);
+  const uint64_t plain = loop->Hash(1, {}).value().logits;
+  EXPECT_EQ(loop->Hash(1, {3, false}).value().logits, plain);
+  EXPECT_EQ(loop->Hash(1, {1, true}).value().logits, plain);
+  EXPECT_NE(loop->Hash(2, {}).value().logits, plain);
   EXPECT_EQ(loop->Run(1, {}).value(), loop->Run(1, {3, false}).value());
+}
+
+TEST(DeviceFiguresTest, WhatIsDoneWithRowsShowsInTheirHash) {
+  const auto backend = MakeCpuBackend({}).value();
+  const auto loop = DecodeLoop::Make(*backend, NamedShape("tiny").value(), 2, 20, 4).value();
+  std::set<uint64_t> seen = {loop->Hash(1, {}).value().rows};
+  for (const RowUse& use : {RowUse{1, false}, {3, false}, {1, true}, {3, true}}) {
+    const uint64_t rows = loop->Hash(1, use).value().rows;
+    EXPECT_TRUE(seen.insert(rows).second) << use.sites << use.lens;
+    // Overwritten by now.
+    EXPECT_NE(loop->HashRows(1, use), rows);
+    ASSERT_TRUE(loop->Run(1, use).ok());
+    EXPECT_EQ(loop->HashRows(1, use), rows);
+    EXPECT_NE(loop->Hash(2, use).value().rows, rows);
+  }
+}
+
+// Logits, and rows or readings, of every step; each of them a number.
+TEST(DeviceFiguresTest, RowsAndReadingsAreComparedWithTheCpus) {
+  const auto backend = MakeCpuBackend({}).value();
+  const ModelSpec spec = NamedShape("tiny").value();
+  constexpr int64_t kSteps = 4;
+  const auto loop = DecodeLoop::Make(*backend, spec, 2, 0, kSteps).value();
+  const auto values = [&](const RowUse& use) { return loop->ValuesOfGivenTokens(2, use).value(); };
+  const int64_t plain = kSteps * 2 * spec.vocab_size, rows = kSteps * 2 * spec.layer_count;
+  EXPECT_EQ(static_cast<int64_t>(values({}).size()), plain);
+  EXPECT_EQ(static_cast<int64_t>(values({3, false}).size()), plain + 3 * rows * spec.hidden_size);
+  EXPECT_EQ(static_cast<int64_t>(values({3, true}).size()), plain + 3 * rows * 12);
+  for (const RowUse& use : {RowUse{}, {3, false}, {3, true}}) {
+    for (const float value : values(use)) ASSERT_TRUE(std::isfinite(value)) << use.sites << use.lens;
+  }
 }
 
 TEST(DeviceFiguresTest, AWrongFigureSaysSo) {
@@ -54,7 +91,7 @@ TEST(DeviceFiguresTest, AWrongFigureSaysSo) {
   figure.name = "G0";
   figure.target = 0.9;
   figure.speeds = figure.denominators = {1};
-  figure.proof = {{7, 7}, {7}, 0.01, 0.02};
+  figure.proof = {{7, 7}, {7}, {5, 5}, 0.01, 0.02};
   EXPECT_TRUE(figure.proof.Holds());
   EXPECT_EQ(AsText("", {figure}).find("WRONG"), std::string::npos);
   const auto expect_wrong = [&](const Proof& proof) {
@@ -64,11 +101,12 @@ TEST(DeviceFiguresTest, AWrongFigureSaysSo) {
     EXPECT_NE(AsText("", {wrong}).find("WRONG"), std::string::npos);
     EXPECT_EQ(nlohmann::json::parse(AsJson("", {wrong}))["figures"][0]["right"], false);
   };
-  expect_wrong({{7, 8}, {7}, 0.01, 0.02});  // a later round computed something else
-  expect_wrong({{7, 7}, {8}, 0.01, 0.02});  // so did the denominator
-  expect_wrong({{7, 7}, {7}, 0.03, 0.02});
-  expect_wrong({{7, 7}, {7}, std::nan(""), 0.02});
-  expect_wrong({{}, {}, 0, 0.02});
+  expect_wrong({{7, 8}, {7}, {}, 0.01, 0.02});      // a later round computed something else
+  expect_wrong({{7, 7}, {8}, {}, 0.01, 0.02});      // so did the denominator
+  expect_wrong({{7, 7}, {7}, {5, 6}, 0.01, 0.02});  // and other rows
+  expect_wrong({{7, 7}, {7}, {}, 0.03, 0.02});
+  expect_wrong({{7, 7}, {7}, {}, std::nan(""), 0.02});
+  expect_wrong({{}, {}, {}, 0, 0.02});
 }
 
 TEST(DeviceFiguresTest, ATargetBehindItsBoundIsOutOfReach) {

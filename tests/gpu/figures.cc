@@ -30,6 +30,7 @@ std::string AsText(const Proof& proof) {
   if (!proof.denominator_hashes.empty()) {
     absl::StrAppend(&text, ", without ", Hex(proof.denominator_hashes[0]));
   }
+  if (!proof.row_hashes.empty()) absl::StrAppend(&text, ", rows ", Hex(proof.row_hashes[0]));
   absl::StrAppendFormat(&text, ", %.1e from the CPU (%.1e allowed)%s", proof.error, proof.tolerance,
                         proof.Holds() ? "" : ": WRONG");
   return text;
@@ -45,9 +46,11 @@ std::vector<std::string> Hex(const std::vector<uint64_t>& hashes) {
 
 bool Proof::Holds() const {
   if (hashes.empty() || !(error <= tolerance)) return false;
-  const auto same = [this](uint64_t hash) { return hash == hashes[0]; };
-  return std::all_of(hashes.begin(), hashes.end(), same) &&
-         std::all_of(denominator_hashes.begin(), denominator_hashes.end(), same);
+  const auto all_are = [](const std::vector<uint64_t>& list, uint64_t hash) {
+    return std::count(list.begin(), list.end(), hash) == static_cast<int64_t>(list.size());
+  };
+  return all_are(hashes, hashes[0]) && all_are(denominator_hashes, hashes[0]) &&
+         (row_hashes.empty() || all_are(row_hashes, row_hashes[0]));
 }
 
 double Median(std::vector<double> values) {
@@ -94,6 +97,7 @@ std::string AsJson(const std::string& device, const std::vector<Figure>& figures
                     {"denominators", figure.denominators},
                     {"hashes", Hex(figure.proof.hashes)},
                     {"denominator_hashes", Hex(figure.proof.denominator_hashes)},
+                    {"row_hashes", Hex(figure.proof.row_hashes)},
                     {"cpu_difference", figure.proof.error},
                     {"cpu_difference_allowed", figure.proof.tolerance},
                     {"right", figure.proof.Holds()}});

@@ -18,12 +18,15 @@ struct Proof {
   std::vector<uint64_t> hashes;
   // Of the denominator, where it computes the same; empty elsewhere.
   std::vector<uint64_t> denominator_hashes;
+  // Of the rows that were captured, or of what the lens read in them, in the last step: of each timed run,
+  // then of one whose memory was overwritten before every step. Empty where rows are not used.
+  std::vector<uint64_t> row_hashes = {};
   // Largest difference from the CPU's results for a part of it, relative to their size or 1, and what
   // rounding explains.
   double error = 0;
   double tolerance = 0;
 
-  // All hashes are one, and the difference is explained.
+  // All hashes of logits are one, so are those of rows, and the difference is explained.
   bool Holds() const;
 };
 
