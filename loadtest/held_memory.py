@@ -5,8 +5,9 @@ import pathlib
 import re
 import time
 
+from suite_load import Broken, Cluster  # First: it says where others are.
+
 import exposition
-from suite_load import Broken, Cluster  # which says where it is
 
 # After its last call a suite is at rest within this time: rows are read, streams have ended, connections are closed.
 REST_TIMEOUT_S = 60

@@ -11,7 +11,8 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "deploy/local"))
+for folder in ("deploy/local", "tests/support"):
+    sys.path.insert(0, str(ROOT / folder))
 
 from cluster import Cluster, ClusterError, Process  # noqa: E402
 

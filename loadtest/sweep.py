@@ -7,9 +7,10 @@ import json
 import math
 import pathlib
 
-import exposition
 import plots
-from suite_load import BROKEN, GOOD, machine, run_load
+from suite_load import BROKEN, GOOD, machine, run_load  # First: it says where others are.
+
+import exposition
 
 # Offered load, in parts of capacity. Each point stands between two references, so that a machine whose speed drifts meets both.
 MULTIPLES = [0.5, 0.75, 2, 3, 4, 5]

@@ -3,20 +3,15 @@
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 
 import grpc
 import pytest
+import stepped_load
+from autoscaler import SERVICE, Scaler
 from suite import QUICKSTART_MODEL, ROOT, free_base_port
-
-sys.path.insert(0, str(ROOT / "tests/support"))
-sys.path.insert(0, str(ROOT / "loadtest"))
-
-import stepped_load  # noqa: E402
-from autoscaler import SERVICE, Scaler  # noqa: E402
-from wire import Wire  # noqa: E402
+from wire import Wire
 
 
 @pytest.fixture(scope="module")

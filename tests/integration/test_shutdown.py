@@ -5,7 +5,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import threading
 import time
 
@@ -13,10 +12,7 @@ import grpc
 import pytest
 from cluster import children
 from suite import MODELS, ROOT, free_base_port
-
-sys.path.insert(0, str(ROOT / "tests/support"))
-
-from wire import Wire  # noqa: E402
+from wire import Wire
 
 MODEL = MODELS / "llama31_tiny"
 SECOND_SIGNAL_STATUS = 128 + signal.SIGTERM

@@ -1,5 +1,6 @@
 """The rules of the folders: who may include whom, sizes, words, formatting, no stray files."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -18,6 +19,7 @@ ALLOWED = {
     "loadtest": {"protos", "kernels", "common", "services"},
 }
 GRPC_FREE = ["kernels", "common/model", "common/tokenizer", "common/activation", "common/collective", "common/base"]
+TESTS_OF_LOAD_TESTS = {pathlib.Path("tests/robustness/test_load.py"), pathlib.Path("tests/autoscaling/test_autoscaling.py")}
 MAX_LINES = 500
 
 
@@ -45,6 +47,32 @@ def test_folders_include_only_what_stands_left_of_them() -> None:
             if folder in ALLOWED and folder != own and folder not in ALLOWED[own]:
                 wrong.append(f"{path} includes {name}")
     assert sources and not wrong, "\n".join(wrong)
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The modules that a Python file names, wherever in it."""
+    nodes = list(ast.walk(ast.parse((ROOT / path).read_text())))
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    return {name.split(".")[0] for name in named + [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]}
+
+
+def test_load_tests_and_tests_meet_in_support() -> None:
+    """Load tests use of tests/ its support alone, only what tests them uses load tests, and support uses neither."""
+    scripts = tracked(".py")
+    load = {path.stem for path in scripts if path.parts[0] == "loadtest"}
+    support = {path.stem for path in scripts if path.parts[:2] == ("tests", "support")}
+    others = {path.stem for path in scripts if path.parts[0] == "tests"} - support - load
+    assert load and support and others
+    wrong = []
+    for path in scripts:
+        names = imported(path)
+        if path.parts[0] == "loadtest":
+            wrong += [f"{path} imports {name} of tests" for name in names & others]
+        elif path.parts[:2] == ("tests", "support"):
+            wrong += [f"{path} imports {name}" for name in names & (load | others)]
+        elif path.parts[0] == "tests" and path not in TESTS_OF_LOAD_TESTS:
+            wrong += [f"{path} imports {name} of loadtest" for name in names & load]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_services_do_not_include_each_other() -> None:

@@ -10,7 +10,7 @@ import pathlib
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "loadtest"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 
 from exposition import families, scrape  # noqa: E402
 
