@@ -75,7 +75,7 @@ class Process:
     http: int
     log: str
     flags: list[str]
-    started: int  # see start_time
+    started: int  # see start_time; 0 when it had ended before it was asked
 
     def alive(self) -> bool:
         try:
@@ -83,7 +83,8 @@ class Process:
             os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:
             pass
-        return start_time(self.pid) == self.started  # a number may have gone to somebody else's process
+        # Its number may have gone to somebody else's process.
+        return self.started != 0 and start_time(self.pid) == self.started
 
     def ranks(self) -> list[tuple[int, int]]:
         """(rank, process id) of each rank that a shard worker has started."""

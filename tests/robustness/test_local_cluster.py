@@ -152,6 +152,13 @@ def test_status_names_the_dead_and_their_cure(tmp_path) -> None:
     assert processes_of(tmp_path) == []
 
 
+def test_what_ended_before_its_start_was_read_is_dead() -> None:
+    child = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # a zombie, as what fails at once is to its starter
+    ended = cluster.Process("it", "it", child.pid, 0, "", [], cluster.start_time(child.pid))
+    assert not ended.alive()
+
+
 def until_status(folder: pathlib.Path, wanted: str) -> str:
     deadline = time.monotonic() + 20
     while True:
