@@ -30,6 +30,8 @@ struct WorkerProcessOptions {
   std::string model;
   int ranks = 1;
   int port = 0;
+  // Longer than any call here: who is lost is noticed without it, and a busy machine must not look dead.
+  absl::Duration step_deadline = absl::Minutes(10);
   std::vector<std::string> flags = {};  // further ones
   std::string log = {};                 // file to append its log to; empty: the test's own
   // In the new process, before the program runs; safe between fork and exec. False ends it.
@@ -41,17 +43,18 @@ class WorkerProcess {
   static constexpr absl::Duration kLong = absl::Seconds(100);
 
   explicit WorkerProcess(const WorkerProcessOptions& options) {
-    std::vector<std::string> arguments = {options.program,
-                                          absl::StrCat("--model=", options.model),
-                                          absl::StrCat("--ranks=", options.ranks),
-                                          absl::StrCat("--port=", options.port),
-                                          "--http_port=0",
-                                          absl::StrCat("--device=", options.device),
-                                          "--kv_cache_mb=4",
-                                          "--ring_mb=1",
-                                          "--dtype=float32",
-                                          "--step_deadline=5s",
-                                          "--log_level=warning"};
+    std::vector<std::string> arguments = {
+        options.program,
+        absl::StrCat("--model=", options.model),
+        absl::StrCat("--ranks=", options.ranks),
+        absl::StrCat("--port=", options.port),
+        "--http_port=0",
+        absl::StrCat("--device=", options.device),
+        "--kv_cache_mb=4",
+        "--ring_mb=1",
+        "--dtype=float32",
+        absl::StrCat("--step_deadline=", absl::FormatDuration(options.step_deadline)),
+        "--log_level=warning"};
     arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
