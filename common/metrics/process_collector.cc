@@ -3,20 +3,20 @@
 
 #include <dirent.h>
 #include <malloc.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdint>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
 
 namespace sextant {
 namespace {
@@ -54,45 +54,56 @@ double BootTime() {
   return 0;
 }
 
-struct Descriptors {
-  int count = -1;                            // -1 if unknown
-  absl::flat_hash_set<std::string> sockets;  // their inodes
-};
-
-Descriptors OpenDescriptors() {
-  Descriptors found;
-  DIR* folder = opendir("/proc/self/fd");
-  if (folder == nullptr) return found;
-  found.count = -3;  // ".", ".." and the folder itself
-  while (const dirent* entry = readdir(folder)) {
-    ++found.count;
-    char target[64];
-    const ssize_t bytes = readlinkat(dirfd(folder), entry->d_name, target, sizeof target);
-    absl::string_view link(target, static_cast<size_t>(std::max<ssize_t>(bytes, 0)));
-    if (absl::ConsumePrefix(&link, "socket:[") && absl::ConsumeSuffix(&link, "]"))
-      found.sockets.emplace(link);
-  }
-  closedir(folder);
-  return found;
+// The port at this end of a TCP socket.
+int LocalPort(int fd) {
+  sockaddr_storage address = {};
+  socklen_t size = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
+  return ntohs(address.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                                             : reinterpret_cast<const sockaddr_in&>(address).sin_port);
 }
 
-// The connections that others made to the ports on which one of `sockets` listens.
-int AcceptedConnections(const absl::flat_hash_set<std::string>& sockets) {
-  absl::flat_hash_set<std::string> listening;
-  std::vector<std::string> established;  // their local ports
-  for (const char* table : {"/proc/self/net/tcp", "/proc/self/net/tcp6"}) {
-    std::ifstream file(table);
-    for (std::string line; std::getline(file, line);) {
-      // proc(5): slot, local address:port, remote address:port, state, 5 more, inode.
-      const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
-      if (words.size() < 10 || !sockets.contains(words[9])) continue;
-      const std::string port = words[1].substr(words[1].rfind(':') + 1);
-      if (words[3] == "0A") listening.insert(port);
-      if (words[3] == "01") established.push_back(port);
+// What an option of SOL_SOCKET says; -1 if it has nothing to say: no socket, or closed meanwhile.
+int SocketOption(int fd, int option) {
+  int value = 0;
+  socklen_t size = sizeof value;
+  return getsockopt(fd, SOL_SOCKET, option, &value, &size) == 0 ? value : -1;
+}
+
+bool HasPeer(int fd) {
+  sockaddr_storage peer;
+  socklen_t size = sizeof peer;
+  return getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &size) == 0;
+}
+
+struct Descriptors {
+  int count = 0;
+  int connections = 0;  // that others made to ports on which one of these listens
+};
+
+// Asks the descriptors themselves: /proc/self/net lists every socket of the network namespace, on a busy node
+// a hundred thousand. Empty if they cannot be listed.
+std::optional<Descriptors> OpenDescriptors() {
+  DIR* folder = opendir("/proc/self/fd");
+  if (folder == nullptr) return std::nullopt;
+  Descriptors found;
+  absl::flat_hash_set<int> listening;
+  std::vector<int> connected;  // local ports
+  while (const dirent* entry = readdir(folder)) {
+    int fd = -1;
+    if (!absl::SimpleAtoi(entry->d_name, &fd) || fd == dirfd(folder)) continue;
+    ++found.count;
+    if (SocketOption(fd, SO_PROTOCOL) != IPPROTO_TCP) continue;
+    if (SocketOption(fd, SO_ACCEPTCONN) == 1) {
+      listening.insert(LocalPort(fd));
+    } else if (HasPeer(fd)) {
+      connected.push_back(LocalPort(fd));
     }
   }
-  return static_cast<int>(std::count_if(established.begin(), established.end(),
-                                        [&](const std::string& port) { return listening.contains(port); }));
+  closedir(folder);
+  found.connections = static_cast<int>(
+      std::count_if(connected.begin(), connected.end(), [&](int port) { return listening.contains(port); }));
+  return found;
 }
 
 // The words of /proc/self/stat after the program's name, which may hold anything; empty if unreadable.
@@ -127,11 +138,11 @@ std::vector<prometheus::MetricFamily> ProcessCollector::Collect() const {
   Append(families, "process_heap_bytes",
          "Memory in use by malloc's account, what its threads cache included.", MetricType::Gauge,
          static_cast<double>(heap.uordblks + heap.hblkhd));
-  if (const Descriptors open = OpenDescriptors(); open.count >= 0) {
-    Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, open.count);
+  if (const std::optional<Descriptors> open = OpenDescriptors(); open.has_value()) {
+    Append(families, "process_open_fds", "Open file descriptors.", MetricType::Gauge, open->count);
     Append(families, "sextant_connections",
            "Connections open to this process's ports, the HTTP port included.", MetricType::Gauge,
-           AcceptedConnections(open.sockets));
+           open->connections);
   }
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {

@@ -8,7 +8,8 @@
 
 namespace sextant {
 
-// Reads /proc/self on each Collect; what cannot be read is left out. Threads: any.
+// Reads /proc/self on each Collect; what cannot be read is left out. Costs some microseconds for each open
+// descriptor, whatever else the machine has open. Threads: any.
 class ProcessCollector final : public prometheus::Collectable {
  public:
   std::vector<prometheus::MetricFamily> Collect() const override;

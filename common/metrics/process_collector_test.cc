@@ -46,6 +46,9 @@ TEST(ProcessCollectorTest, CountsTheConnectionsThatOthersMade) {
   // This process's own ends of them are connections to somebody else's port.
   EXPECT_EQ(ValueOf("sextant_connections"), 3);
   EXPECT_EQ(ValueOf("process_open_fds"), descriptors + 7);
+  // One that its client has left is a descriptor here as long as nobody closes it.
+  shutdown(open.back(), SHUT_RDWR);
+  EXPECT_EQ(ValueOf("sextant_connections"), 3);
   close(accepted[0]);
   EXPECT_EQ(ValueOf("sextant_connections"), 2);
   open.insert(open.end(), accepted.begin() + 1, accepted.end());
