@@ -22,6 +22,11 @@
 
 namespace sextant {
 
+// Calls that a gateway may have under way at a time, all on one connection to each service behind it. A
+// service that let fewer through would make the others wait in gRPC, where no limit sees them and nobody
+// refuses them.
+inline constexpr int kMaxGatewayCalls = 4096;
+
 struct RpcServerOptions {
   std::string host = "127.0.0.1";
   // 0: the system chooses; see RpcServer::port.

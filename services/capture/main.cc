@@ -30,8 +30,6 @@ namespace {
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 // Chunks carry at most 1 MiB; results of a lease of small rows may be more.
 constexpr int kMaxReceiveBytes = 16 << 20;
-// A gateway has one stream for every call under way, on one connection.
-constexpr int kMaxStreams = 4096;
 
 // Waits until no capture is open, at most `limit`; a second signal ends the process meanwhile.
 void WaitForCaptures(CoreHost& host, absl::Duration limit) {
@@ -77,7 +75,7 @@ absl::Status Run(ShutdownSignal& shutdown) {
       RpcServer::Start({.host = config.host,
                         .port = config.port,
                         .max_receive_bytes = kMaxReceiveBytes,
-                        .max_concurrent_streams = kMaxStreams,
+                        .max_concurrent_streams = kMaxGatewayCalls,
                         .metrics = metrics},
                        {{internal::v1::CaptureControlService::service_full_name(), &control},
                         {internal::v1::RankStreamService::service_full_name(), &ranks},

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "common/base/flags.h"
+#include "common/rpc/server.h"
 #include "services/gateway/errors.h"
 
 ABSL_FLAG(int, port, 7700, "Port for gRPC. 0 lets the system choose.");
@@ -59,8 +60,8 @@ absl::Status CheckConfig(const GatewayConfig& config) {
     if (absl::Status status = CheckAddress("workers", worker); !status.ok()) return status;
   }
   const GatewayLimits& limits = config.inference.limits;
-  if (config.max_concurrent_calls < 1 || config.max_concurrent_calls > 4096) {
-    return Invalid("--max_concurrent_calls must be 1 to 4096");
+  if (config.max_concurrent_calls < 1 || config.max_concurrent_calls > kMaxGatewayCalls) {
+    return Invalid(absl::StrCat("--max_concurrent_calls must be 1 to ", kMaxGatewayCalls));
   }
   if (limits.max_text_bytes < 1 || limits.max_text_bytes > int64_t{3} << 20) {
     return Invalid("--max_text_bytes must be 1 to 3 MiB");

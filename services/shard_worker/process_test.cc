@@ -2,8 +2,10 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "common/base/error.h"
 #include "common/model/testing/tiny_model.h"
@@ -69,6 +71,33 @@ TEST_F(ProcessTest, AStoppedRankIsLostAtTheStepDeadline) {
   const auto broken = Generate(worker, kManyTokens);
   EXPECT_EQ(ErrorReason(broken.status()), "GROUP_LOST");
   EXPECT_GT(worker.WaitUntilServing(epoch).epoch(), epoch);
+}
+
+TEST_F(ProcessTest, TakesMoreCallsThanGrpcLetsThroughUnlessToldTo) {
+  constexpr int kCalls = 110;  // of 100, and fewer than the queue holds
+  Worker worker(folder_.path(), 2);
+  worker.WaitUntilServing();
+  kill(worker.ranks()[1], SIGSTOP);  // no call ends
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
+  std::vector<std::unique_ptr<grpc::ClientReader<pb::GenerateResponse>>> streams;
+  for (int i = 0; i < kCalls; ++i) {
+    contexts.push_back(std::make_unique<grpc::ClientContext>());
+    contexts.back()->set_deadline(absl::ToChronoTime(deadline));
+    streams.push_back(worker.stub().Generate(contexts.back().get(), PromptOf(kManyTokens)));
+  }
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(deadline));
+  pb::GetEngineResponse engine;
+  EXPECT_TRUE(worker.stub().GetEngine(&context, {}, &engine).ok());
+  EXPECT_LT(absl::Now(), deadline) << "calls had to wait for others to end";
+  for (int i = 0; i < kCalls; ++i) {
+    contexts[i]->TryCancel();
+    pb::GenerateResponse response;
+    while (streams[i]->Read(&response)) {
+    }
+    streams[i]->Finish();
+  }
 }
 
 TEST_F(ProcessTest, DrainLetsACallEnd) {

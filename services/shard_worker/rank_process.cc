@@ -139,6 +139,7 @@ class Leader {
                              RpcServer::Start({.host = config_.host,
                                                .port = config_.port,
                                                .max_receive_bytes = kMaxRequestBytes,
+                                               .max_concurrent_streams = kMaxGatewayCalls,
                                                .metrics = metrics},
                                               {{pb::WorkerService::service_full_name(), &handler_}}));
     SEXTANT_RETURN_IF_ERROR(Load(*metrics));
