@@ -35,6 +35,10 @@ def gpu_problems(manifests: list[Manifest]) -> list[str]:
             asked = container["resources"]["limits"].get("nvidia.com/gpu", 0)
             if asked != used:
                 found.append(f"{pod.name}: asks for {asked} GPUs and uses {used}")
+    for manifest in (m for m in manifests if m["kind"] == "Deployment"):
+        surge = manifest["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge")
+        if any("nvidia.com/gpu" in container["resources"]["limits"] for container in manifest["spec"]["template"]["spec"]["containers"]) and surge != 0:
+            found.append(f"{manifest['metadata']['name']}: an upgrade wants a GPU more than there are pods (maxSurge)")
     return found
 
 

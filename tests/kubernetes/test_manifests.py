@@ -201,12 +201,17 @@ def decoder_without_gpu(manifests: list[Manifest]) -> None:
     del container(manifests, "Deployment", "lens-decoder")["resources"]["limits"]["nvidia.com/gpu"]
 
 
+def decoder_with_surge(manifests: list[Manifest]) -> None:
+    del of(manifests, "Deployment", "lens-decoder")["spec"]["strategy"]
+
+
 def decoder_without_cuda(manifests: list[Manifest]) -> None:
     container(manifests, "Deployment", "lens-decoder")["image"] = "sextant:0.1.0"
 
 
 BROKEN_SUITES = {
     "a decoder without its GPU": (size_problems, "lens-decoder: asks for 0 GPUs and uses 1", decoder_without_gpu),
+    "an upgrade that wants a GPU more": (size_problems, "lens-decoder: an upgrade wants a GPU more", decoder_with_surge),
     "a decoder on a GPU with the CPU's image": (size_problems, "image sextant:0.1.0 has no CUDA", decoder_without_cuda),
     "a decoder without room": (size_problems, "512Mi of memory, and the head of Llama-3.1-70B-Instruct wants 2.5 GiB", small_decoder),
     "a decoder without room in float32": (size_problems, "4Gi of memory, and the head of Llama-3.1-70B-Instruct wants 4.4 GiB", exact_decoder),
@@ -229,7 +234,8 @@ BROKEN_SUITES = {
 def test_a_broken_suite_is_refused(overlays, case: str) -> None:
     check, words, change = BROKEN_SUITES[case]
     suites = {other_target: "cpu+keda", fixed_replicas: "cpu+keda", wrong_trigger: "cpu+keda", open_to_all_of_keda: "cpu+keda",
-              small_decoder: "gpu", exact_decoder: "gpu", decoder_without_gpu: "gpu", decoder_without_cuda: "gpu"}
+              small_decoder: "gpu", exact_decoder: "gpu", decoder_without_gpu: "gpu", decoder_without_cuda: "gpu",
+              decoder_with_surge: "gpu"}
     manifests = copy.deepcopy(overlays[suites.get(change, "cpu")])
     change(manifests)
     assert any(words in problem for problem in check(manifests)), check(manifests)
