@@ -20,7 +20,7 @@ struct ChannelOptions {
 };
 
 // A channel to "host:port". Connects when first used, notices a vanished peer within about 15 s by keepalive
-// (10 s idle, 5 s for the answer), reconnects with a backoff of 0.2 to 3 s, and never goes through an HTTP
+// (10 s idle, 5 s for the answer), reconnects with a backoff of 0.2 to 1 s, and never goes through an HTTP
 // proxy.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, const ChannelOptions& options = {});
 

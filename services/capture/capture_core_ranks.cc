@@ -14,7 +14,7 @@
 namespace sextant {
 namespace {
 
-// Epochs are times in ns, and the one after each must be a number too.
+// Epochs are times in ms, and the one after each must be a number too.
 constexpr int64_t kMaxEpoch = int64_t{1} << 62;
 
 }  // namespace

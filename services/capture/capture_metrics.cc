@@ -73,7 +73,7 @@ CaptureMetrics::CaptureMetrics(prometheus::Registry& r)
           {AddCounter(r, "sextant_capture_decoded_rows_total", "Rows whose readings came in."),
            &CaptureCounters::rows_decoded},
           {AddCounter(r, "sextant_capture_failed_positions_total",
-                      "Positions given up: every decoder died of them."),
+                      "Positions given up: every decoder that took them ended or gave them back."),
            &CaptureCounters::positions_failed},
           {AddCounter(r, "sextant_capture_late_results_total",
                       "Results that came after their lease had expired."),

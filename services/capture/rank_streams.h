@@ -68,7 +68,6 @@ class RankStreams {
   // nullptr.
   PendingReply& Pending(StreamId id, const CaptureId& capture);
   size_t size() const { return streams_.size(); }
-  size_t engine_count() const { return engines_.size(); }
 
  private:
   struct Engine {

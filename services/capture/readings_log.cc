@@ -77,11 +77,6 @@ void ReadingsLog::ForgetBefore(int64_t index) {
   for (int64_t i = 0; i < std::min(index, size()); ++i) entries_[i].forgotten = true;
 }
 
-void ReadingsLog::Clear() {
-  entries_.clear();
-  failed_count_ = 0;
-}
-
 Readings FailedReadings(const CaptureSpec& spec, int32_t position, int32_t target_id) {
   const auto& lens = spec.lens();
   Readings readings;

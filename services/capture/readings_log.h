@@ -30,7 +30,6 @@ class ReadingsLog {
   absl::StatusOr<sextant::v1::Readings> Batch(int64_t index, int64_t most_bytes) const;
   // Drops the entries' values before `index`. For tests of the protocol only.
   void ForgetBefore(int64_t index);
-  void Clear();
 
   int64_t size() const { return entries_.size(); }
   int64_t failed_count() const { return failed_count_; }

@@ -136,7 +136,6 @@ absl::Status GenerateCall::OpenCapture(const WorkerChoice& worker, const Generat
                                   .prompt_ids = plan.prompt_ids};
   SEXTANT_ASSIGN_OR_RETURN(attempt->capture, CaptureLifetime::Open(peers_.capture(), *plan.capture, opening,
                                                                    options_.open_timeout));
-  capture_name_ = CaptureName(attempt->capture->id());
   return absl::OkStatus();
 }
 

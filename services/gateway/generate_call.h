@@ -41,9 +41,6 @@ class GenerateCall {
   // before anything was forwarded.
   absl::Status Run(const GeneratePlan& plan, const ServedModel& model);
 
-  // The name of the capture last opened; empty without one.
-  const std::string& capture_name() const { return capture_name_; }
-
  private:
   // The state of one attempt.
   struct Attempt {
@@ -85,7 +82,6 @@ class GenerateCall {
   EventWriter& writer_;
   const CallIds ids_;
   const absl::Time start_;
-  std::string capture_name_;
   absl::Time last_token_ = absl::InfinitePast();
   bool said_no_decoder_ = false;
 };

@@ -80,9 +80,9 @@ class Peers {
     absl::Status status;  // of the last probe
   };
 
-  // With `await_connection`, a worker that cannot be reached is sought until the timeout.
   // Asks the capture service, and notes how many lens decoders it has.
   absl::Status ProbeCapture();
+  // With `await_connection`, a worker that cannot be reached is sought until the timeout.
   absl::Status ProbeWorker(size_t index, absl::Duration timeout, bool await_connection);
   absl::StatusOr<WorkerChoice> Choose(const std::vector<size_t>& tried);
   // Takes the engine's description; loads the tokenizer if there is none yet.

@@ -82,7 +82,7 @@ void ReadingsView::DropLastRow(v1::Readings* readings) const {
 }
 
 PromptLogprobs::PromptLogprobs(int32_t prompt_count, int row)
-    : row_(row), missing_(prompt_count - 1), values_(static_cast<size_t>(prompt_count), std::nanf("")) {}
+    : row_(row), values_(static_cast<size_t>(prompt_count), std::nanf("")) {}
 
 void PromptLogprobs::Add(const v1::Readings& readings) {
   const auto rows = static_cast<size_t>(readings.layers_size());
@@ -94,7 +94,6 @@ void PromptLogprobs::Add(const v1::Readings& readings) {
     float value;
     SEXTANT_CHECK_LE(at + sizeof(value), readings.target_logprobs().size());
     std::memcpy(&value, readings.target_logprobs().data() + at, sizeof(value));
-    if (std::isnan(values_[static_cast<size_t>(token)])) --missing_;
     values_[static_cast<size_t>(token)] = value;
   }
 }

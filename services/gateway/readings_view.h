@@ -47,11 +47,9 @@ class PromptLogprobs {
 
   // Of each prompt token given those before it; NaN for the first, and where no reading has come.
   const std::vector<float>& values() const { return values_; }
-  bool complete() const { return missing_ == 0; }
 
  private:
   const int row_;
-  int32_t missing_;
   std::vector<float> values_;  // [prompt tokens]
 };
 
