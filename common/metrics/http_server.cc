@@ -51,19 +51,11 @@ absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(const std::string&
                                                               ReadyCheck ready) {
   std::unique_ptr<HttpServer> server(new HttpServer(std::move(registry), std::move(ready)));
   const std::string address = ListenAddress(host, port);
-  const char* options[] = {"listening_ports",
-                           address.c_str(),
-                           "num_threads",
-                           "2",
-                           "request_timeout_ms",
-                           "5000",
-                           "max_request_size",
-                           "8192",
-                           "enable_keep_alive",
-                           "no",
-                           "enable_directory_listing",
-                           "no",
-                           nullptr};
+  const char* options[] = {"listening_ports", address.c_str(),
+                           // A client that says nothing holds one of them until the timeout; probes must
+                           // find another.
+                           "num_threads", "8", "request_timeout_ms", "5000", "max_request_size", "8192",
+                           "enable_keep_alive", "no", "enable_directory_listing", "no", nullptr};
   mg_callbacks callbacks = {};
   callbacks.log_message = IgnoreMessage;
   mg_init_data init = {&callbacks, server.get(), options};

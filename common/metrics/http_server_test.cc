@@ -6,9 +6,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "common/base/error.h"
 #include "common/metrics/metrics.h"
 #include "gmock/gmock.h"
@@ -20,16 +23,22 @@ namespace {
 using testing::HasSubstr;
 using testing::StartsWith;
 
-// Sends `request` to a port of this machine and returns everything that comes back.
-std::string Talk(int port, const std::string& request) {
+// A connection to a port of this machine.
+int Connect(int port) {
   const int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  EXPECT_EQ(connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  return fd;
+}
+
+// Sends `request` to a port of this machine and returns everything that comes back.
+std::string Talk(int port, const std::string& request) {
+  const int fd = Connect(port);
   std::string answer;
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0 &&
-      send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
+  if (send(fd, request.data(), request.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(request.size())) {
     char buffer[4096];
     ssize_t count;
     while ((count = recv(fd, buffer, sizeof buffer, 0)) > 0)
@@ -100,6 +109,16 @@ TEST_F(HttpServerTest, OtherPathsAndMethodsAreRefused) {
               StartsWith("HTTP/1.1 405 "));
   const std::string head = Talk(server_->port(), "HEAD /livez HTTP/1.1\r\nHost: x\r\n\r\n");
   EXPECT_TRUE(absl::EndsWith(head, "\r\n\r\n")) << head;
+}
+
+TEST_F(HttpServerTest, ClientsThatSayNothingDoNotKeepProbesWaiting) {
+  std::vector<int> silent;
+  for (int i = 0; i < 4; ++i) silent.push_back(Connect(server_->port()));
+  const absl::Time start = absl::Now();
+  EXPECT_THAT(Get(server_->port(), "/livez"), StartsWith("HTTP/1.1 200 OK"));
+  // Otherwise it comes after the first of them has timed out, in 5 s.
+  EXPECT_LT(absl::Now() - start, absl::Seconds(4));
+  for (const int fd : silent) close(fd);
 }
 
 TEST_F(HttpServerTest, TakenPortIsATypedError) {
