@@ -10,6 +10,7 @@ import grpc
 import pytest
 import yaml
 from manifests import K8S, ROOT, Manifest, render
+from wire import Wire
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +35,13 @@ def trigger() -> dict[str, str]:
     return scaled["spec"]["triggers"][0]["metadata"]
 
 
-def text_field(number: int, data: bytes) -> bytes:
-    """A length-delimited field on the wire, shorter than 128 bytes."""
-    assert len(data) < 128
-    return bytes([number << 3 | 2, len(data)]) + data
-
-
 def metric_names(port: int, metadata: dict[str, str]) -> list[str]:
-    """GetMetricSpec as KEDA calls it: ScaledObjectRef {name = 1, namespace = 2, map scalerMetadata = 3}."""
-    entries = [text_field(1, key.encode()) + text_field(2, value.encode()) for key, value in metadata.items()]
-    request = text_field(1, b"lens-decoder") + text_field(2, b"sextant") + b"".join(text_field(3, entry) for entry in entries)
+    """GetMetricSpec as KEDA calls it."""
+    wire = Wire("externalscaler/externalscaler.proto")
+    scaled = wire.message("externalscaler.ScaledObjectRef", name="lens-decoder", namespace="sextant", scalerMetadata=metadata)
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        answer = channel.unary_unary("/externalscaler.ExternalScaler/GetMetricSpec")(request, timeout=10)
-    return [name.decode() for name in re.findall(rb"sextant-[a-z-]+", answer)]
+        specs = wire.method(channel, "externalscaler.ExternalScaler", "GetMetricSpec")(scaled, timeout=10).metricSpecs
+    return [spec.metricName for spec in specs]
 
 
 def test_capture_understands_the_trigger(ports) -> None:
