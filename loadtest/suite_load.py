@@ -27,25 +27,6 @@ class Broken(Exception):
     """Something that must hold does not."""
 
 
-class Suite(Cluster):
-    """A cluster whose processes, also those that replace others, are started with `environment` besides this process's."""
-
-    def __init__(self, folder: pathlib.Path, port: int, environment: dict[str, str] | None = None) -> None:
-        super().__init__(folder, port=port)
-        self.environment = environment or {}
-
-    def start(self, *arguments, **options) -> Process:
-        before = dict(os.environ)
-        os.environ.update(self.environment)  # what a cluster hands on is this process's
-        try:
-            return super().start(*arguments, **options)
-        finally:
-            for name in self.environment:
-                os.environ.pop(name)
-                if name in before:
-                    os.environ[name] = before[name]
-
-
 def scenario_path(name: str) -> pathlib.Path:
     """The file of a shipped scenario's name, or of a path."""
     path = SCENARIOS / f"{name}.scenario"
@@ -67,7 +48,7 @@ def check_generator() -> None:
 def suite(folder: pathlib.Path, model: pathlib.Path, ranks: int, decoders: int, port: int, dtype: str = "bfloat16",
           extra: dict[str, list[str]] | None = None, environment: dict[str, str] | None = None, say=lambda text: None):
     """A running suite for the time of a `with`, started with `environment` besides this process's; ended whatever happens in it."""
-    cluster = Suite(folder, port, environment)
+    cluster = Cluster(folder, port=port, environment=environment)
     cluster.up(model.resolve(), ranks, decoders, "cpu", dtype, say=say, extra=extra)
     try:
         yield cluster

@@ -161,12 +161,14 @@ def place(device: str, ranks: int, gpus: int) -> tuple[str, str]:
 
 
 class Cluster:
-    """The processes of one suite, remembered in `folder`/state.json."""
+    """The processes of one suite, remembered in `folder`/state.json and started with `environment` besides this process's."""
 
-    def __init__(self, folder: pathlib.Path, binaries: pathlib.Path = ROOT / "build/bin", port: int = 7700) -> None:
+    def __init__(self, folder: pathlib.Path, binaries: pathlib.Path = ROOT / "build/bin", port: int = 7700,
+                 environment: dict[str, str] | None = None) -> None:
         self.folder = folder.resolve()
         self.binaries = binaries
         self.port = port
+        self.environment = environment or {}
         self.processes: list[Process] = []
         self.settings: dict = {}
         state = self.folder / "state.json"
@@ -204,8 +206,8 @@ class Cluster:
         log = logs / f"{name}.log"
         with open(log, "ab") as out:
             child = subprocess.Popen(
-                [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=ENVIRONMENT | os.environ,
-                start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
+                [str(path), f"--http_port={http}", *flags], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                env=ENVIRONMENT | os.environ | self.environment, start_new_session=True, preexec_fn=(lambda: os.nice(nice)) if nice else None)
         process = Process(name, binary, child.pid, http, str(log), flags, start_time(child.pid))
         self.processes.append(process)
         self._save()

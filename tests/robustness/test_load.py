@@ -275,8 +275,7 @@ def test_what_does_not_hold_ends_with_a_line_and_its_status(tmp_path, monkeypatc
 
 def test_a_suite_hands_its_environment_to_what_it_starts(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("SEXTANT_TEST_KEPT", "before")
-    cluster = suite_load.Suite(tmp_path, 1, {"SEXTANT_TEST_KEPT": "in it", "SEXTANT_TEST_NEW": "in it"})
-    cluster.binaries = tmp_path
+    cluster = Cluster(tmp_path, tmp_path, 1, {"SEXTANT_TEST_KEPT": "in it", "SEXTANT_TEST_NEW": "in it"})
     (tmp_path / "tell").write_text("#!/bin/sh\necho $SEXTANT_TEST_KEPT, $SEXTANT_TEST_NEW\n")
     (tmp_path / "tell").chmod(0o755)
     told = cluster.start("tell", "tell", 1, [])
