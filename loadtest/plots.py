@@ -78,3 +78,30 @@ def memory(report: dict, path: pathlib.Path) -> None:
     heap.margins(y=0.4)  # room for the legend
     heap.legend(fontsize=6, loc="upper left")
     save(figure, path)
+
+
+def autoscale(report: dict, path: pathlib.Path) -> None:
+    """The curves of backlog and lens decoders over time; a dotted line where a step of the load begins."""
+    times, rows, alive = zip(*report["samples"], strict=True)
+    figure, (backlog, decoders) = pyplot.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=(3, 2))
+    backlog.fill_between(times, [r / 1000 for r in rows], alpha=0.35, linewidth=0)
+    backlog.plot(times, [r / 1000 for r in rows], linewidth=1)
+    backlog.set_ylabel("rows waiting or leased, thousands")
+    backlog.set_ylim(bottom=0)
+    generations, positions, wrong = (sum(of(step) for step in report["steps"]) for of in (
+        lambda step: step["generations"], lambda step: step["positions"], lambda step: len(step["wrong_generations"])))
+    backlog.set_title(f"{positions:,} positions of {generations} generations: {'each read exactly once' if not wrong else f'{wrong} WRONG'}; "
+                      f"{report['rows_per_decoder']:,} rows per decoder")
+    decided, wanted = zip(*report["decisions"], strict=True)
+    decoders.step([*decided, times[-1]], [*wanted, wanted[-1]], where="post", linewidth=1.2, label="wanted")
+    decoders.step(times, alive, where="post", linewidth=1.2, color="black", label="running")
+    decoders.set_ylabel("decoders")
+    decoders.set_xlabel("seconds")
+    decoders.set_yticks(range(report["most_decoders"] + 1))
+    decoders.legend(loc="upper right")
+    for step in report["steps"]:
+        for axes in (backlog, decoders):
+            axes.axvline(step["begin_s"], color="grey", linewidth=0.7, linestyle=":")
+        backlog.annotate(f"{step['generations']} generation{'s' if step['generations'] > 1 else ''}", (step["begin_s"], 1),
+                         xycoords=("data", "axes fraction"), xytext=(3, -12), textcoords="offset points", fontsize=8)
+    save(figure, path)

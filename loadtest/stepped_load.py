@@ -18,14 +18,13 @@ import threading
 import time
 from collections.abc import Callable
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-for folder in ("deploy/local", "tests/support"):
-    sys.path.insert(0, str(ROOT / folder))
-
 # Decoders are started while calls are under way: gRPC has no part in the children.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 import grpc  # noqa: E402
+import plots  # noqa: E402
+from suite_load import ROOT, commit, machine  # First: it says where others are.  # noqa: E402
+
 from autoscaler import Autoscaler, Scaler  # noqa: E402
 from cluster import DEFAULT_MODEL, Cluster  # noqa: E402
 from sextant.v1 import inference_pb2, inference_pb2_grpc  # noqa: E402
@@ -101,8 +100,7 @@ class Recorder:
         try:
             while not self._stopping.wait(0.05):
                 rows = self._scaler.value("sextant-lens-rows")
-                alive = sum(p.binary == "lens_decoder" and p.alive() for p in list(self._cluster.processes))
-                self.samples.append((time.monotonic() - self.start, rows, alive))
+                self.samples.append((time.monotonic() - self.start, rows, decoders_alive(self._cluster)))
         except grpc.RpcError as error:
             self.failure = error
 
@@ -116,10 +114,14 @@ class Recorder:
             time.sleep(0.02)
 
 
-def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler, rows_first: float | None) -> dict:
-    """One step, from its first request until nothing waits and no decoder is left. What it came to. The autoscaler is
-    held until more than `rows_first` rows wait, unless that is None."""
-    begin, first = time.monotonic() - recorder.start, len(autoscaler.decisions)
+def decoders_alive(cluster: Cluster) -> int:
+    return sum(p.binary == "lens_decoder" and p.alive() for p in list(cluster.processes))
+
+
+def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler, running: list[int], rows_first: float | None) -> dict:
+    """One step, from its first request until nothing waits and no decoder is left. What it came to. `running` grows by the
+    decoders there are after each scaling. The autoscaler is held until more than `rows_first` rows wait, unless that is None."""
+    begin, first, scalings = time.monotonic() - recorder.start, len(autoscaler.decisions), len(running)
     pushed = len(autoscaler.pushes)
     followed: list[concurrent.futures.Future] = []
 
@@ -154,7 +156,7 @@ def run_step(step: Step, stub, recorder: Recorder, autoscaler: Autoscaler, rows_
     return {"name": step.name, "begin_s": round(begin, 3), "decoded_s": round(decoded, 3), "generations": step.generations,
             "positions": sum(expected.values()) * step.generations, "wrong_generations": wrong,
             "most_wanted": max((wanted for _, wanted in autoscaler.decisions[first:]), default=0),
-            "expected_decoders": step.decoders,
+            "most_running": max(running[scalings:], default=0), "expected_decoders": step.decoders,
             # From the push that rows wait, or the autoscaler's release, to the decision to start a decoder.
             "wake_ms": round(1000 * (starts[0] - (pushes[0] if rows_first is None else max(pushes[0], released))), 1)
             if pushes and starts else None}
@@ -166,12 +168,18 @@ def run(cluster: Cluster, plan: Plan, gather: bool = False) -> dict:
     capture = next(p for p in cluster.processes if p.binary == "capture")
     scaler = Scaler(f"127.0.0.1:{cluster.port + 20}", {"rowsPerDecoder": str(plan.rows_per_decoder), "maxAgeSeconds": "0"})
     channel = grpc.insecure_channel(cluster.address)
+    running: list[int] = []
+
+    def scale(count: int) -> None:
+        cluster.scale(count, wait=False)
+        running.append(decoders_alive(cluster))
+
     try:
         stub = inference_pb2_grpc.InferenceServiceStub(channel)
         with Recorder(scaler, cluster) as recorder, Autoscaler(
-                scaler, lambda count: cluster.scale(count, wait=False), MOST_DECODERS,
+                scaler, scale, MOST_DECODERS,
                 stabilization_s=plan.stabilization_s, cooldown_s=plan.cooldown_s) as autoscaler:
-            steps = [run_step(step, stub, recorder, autoscaler,
+            steps = [run_step(step, stub, recorder, autoscaler, running,
                               plan.rows_per_decoder * (step.decoders - 1) if gather else None) for step in plan.steps]
             decisions = [(round(when - recorder.start, 3), wanted) for when, wanted in autoscaler.decisions]
         if autoscaler.failure is not None:
@@ -192,44 +200,14 @@ def check(report: dict) -> list[str]:
     for step in report["steps"]:
         if step["wrong_generations"]:
             wrong.append(f"{step['name']}: positions missing or twice in generations {step['wrong_generations']}")
-        if step["most_wanted"] != step["expected_decoders"]:
-            wrong.append(f"{step['name']}: {step['most_wanted']} decoders where {step['expected_decoders']} were expected")
+        for what in ("wanted", "running"):
+            if step[f"most_{what}"] != step["expected_decoders"]:
+                wrong.append(f"{step['name']}: {step[f'most_{what}']} decoders {what} where {step['expected_decoders']} were expected")
     if report["failed_positions"]:
         wrong.append(f"{report['failed_positions']:.0f} positions were given up")
     if report["samples"][-1][1] or report["samples"][-1][2]:
         wrong.append(f"at the end: {report['samples'][-1]}")
     return wrong
-
-
-def draw(report: dict, path: pathlib.Path) -> None:
-    """The curves of backlog and decoders over time."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "sextant"  # the same report draws the same bytes
-    from matplotlib import pyplot
-
-    times, rows, alive = zip(*report["samples"], strict=True)
-    figure, (upper, lower) = pyplot.subplots(2, 1, figsize=(9, 5), sharex=True, height_ratios=(3, 2), layout="constrained")
-    upper.fill_between(times, [r / 1000 for r in rows], color="#4477aa", alpha=0.35, linewidth=0)
-    upper.plot(times, [r / 1000 for r in rows], color="#4477aa", linewidth=1)
-    upper.set_ylabel("rows waiting or leased, thousands")
-    upper.set_ylim(bottom=0)
-    upper.set_title(f"Backlog and lens decoders, {report['rows_per_decoder']} rows per decoder, at most {report['most_decoders']}")
-    decided, wanted = zip(*report["decisions"], strict=True)
-    lower.step([*decided, times[-1]], [*wanted, wanted[-1]], where="post", color="#ee6677", linewidth=1.2, label="wanted")
-    lower.step(times, alive, where="post", color="#222222", linewidth=1.2, label="running")
-    lower.set_ylabel("decoders")
-    lower.set_xlabel("seconds")
-    lower.set_yticks(range(report["most_decoders"] + 1))
-    lower.legend(loc="upper right", frameon=False)
-    for step in report["steps"]:
-        for axes in (upper, lower):
-            axes.axvline(step["begin_s"], color="#999999", linewidth=0.7, linestyle=":")
-        upper.annotate(f"{step['generations']} generation{'s' if step['generations'] > 1 else ''}", (step["begin_s"], 1),
-                       xycoords=("data", "axes fraction"), xytext=(3, -12), textcoords="offset points", fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
 
 
 def main() -> int:
@@ -246,13 +224,13 @@ def main() -> int:
             cluster = Cluster(pathlib.Path(folder), port=arguments.port)
             cluster.up(arguments.model.resolve(), 1, 0, "cpu", "bfloat16")
             try:
-                report = run(cluster, LONG if arguments.long else SHORT)
+                report = {"machine": machine(), "commit": commit()} | run(cluster, LONG if arguments.long else SHORT)
             finally:
                 cluster.down()
         arguments.reports.mkdir(parents=True, exist_ok=True)
         data.write_text(json.dumps(report) + "\n")
     report = json.loads(data.read_text())
-    draw(report, picture)
+    plots.autoscale(report, picture)
     for step in report["steps"]:
         print(f"  {step['name']:<8}{step['generations']:>3} generations  {step['positions']:>6} positions, each once: "
               f"{'no' if step['wrong_generations'] else 'yes'}  decoders {step['most_wanted']}  decoded in "

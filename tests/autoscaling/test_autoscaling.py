@@ -7,6 +7,7 @@ import threading
 import time
 
 import grpc
+import plots
 import pytest
 import stepped_load
 from autoscaler import SERVICE, Scaler
@@ -92,16 +93,16 @@ def test_decoders_follow_a_stepped_load(make_cluster, tmp_path) -> None:
     assert not stepped_load.check(report), report["steps"]
     assert all(step["wake_ms"] is not None for step in report["steps"])
     picture = tmp_path / "autoscale.svg"
-    stepped_load.draw(report, picture)
+    plots.autoscale(report, picture)
     first = picture.read_bytes()
-    stepped_load.draw(report, picture)
+    plots.autoscale(report, picture)
     assert picture.read_bytes() == first and b"<svg" in first
 
 
 def test_a_lost_position_would_be_noticed() -> None:
-    step = {"name": "s", "wrong_generations": [], "most_wanted": 2, "expected_decoders": 2}
+    step = {"name": "s", "wrong_generations": [], "most_wanted": 2, "most_running": 2, "expected_decoders": 2}
     good = {"steps": [step], "failed_positions": 0.0, "samples": [[0.0, 0.0, 0]]}
     assert stepped_load.check(good) == []
-    for bad in ({"steps": [{**step, "wrong_generations": [3]}]}, {"steps": [{**step, "most_wanted": 1}]},
+    for bad in ({"steps": [{**step, "wrong_generations": [3]}]}, {"steps": [{**step, "most_wanted": 1}]}, {"steps": [{**step, "most_running": 1}]},
                 {"failed_positions": 1.0}, {"samples": [[0.0, 0.0, 1]]}):
         assert len(stepped_load.check({**good, **bad})) == 1
