@@ -147,6 +147,29 @@ TEST(Peers, AreReadyOnlyWhenAllAnswer) {
   EXPECT_TRUE(peers.Model().ok()) << "what is known of the model stays known";
 }
 
+TEST(Peers, GoOnWithoutCaptureAndRegistryOnceBothHaveAnswered) {
+  auto capture = std::make_unique<FakeCapture>();
+  auto registry = std::make_unique<FakeRegistry>();
+  FakeWorker worker(testing::WriteTokenizerFolder());
+  PeerOptions options;
+  options.workers = {worker.address()};
+  options.capture = capture->address();
+  options.registry = "127.0.0.1:1";
+  options.probe_timeout = absl::Milliseconds(500);
+  Peers without(options);
+  without.Probe();
+  EXPECT_EQ(ErrorReason(without.Ready()), "REGISTRY_UNREACHABLE");
+  options.registry = registry->address();
+  Peers peers(options);
+  peers.Probe();
+  ASSERT_TRUE(peers.Ready().ok()) << peers.Ready();
+  capture.reset();
+  registry.reset();
+  peers.Probe();
+  EXPECT_FALSE(peers.Count().capture_ready || peers.Count().registry_ready);
+  EXPECT_TRUE(peers.Ready().ok()) << peers.Ready();
+}
+
 TEST(Peers, AskAWorkerOnceMoreBeforeACallFails) {
   FakeWorker worker(testing::WriteTokenizerFolder());
   PeerOptions options;

@@ -91,7 +91,9 @@ void Peers::Probe() {
       StatusOfPeer(registry_->ListVectors(&registry_context, list, &listed), Peer::kRegistry);
   absl::MutexLock lock(&mutex_);
   capture_status_ = capture;
+  capture_seen_ |= capture.ok();
   registry_status_ = registry;
+  registry_seen_ |= registry.ok();
 }
 
 absl::Status Peers::ProbeCapture() {
@@ -184,8 +186,8 @@ absl::Status Peers::Ready() const {
   const bool has_worker =
       std::any_of(workers_.begin(), workers_.end(), [](const Worker& worker) { return worker.status.ok(); });
   if (!has_worker) return workers_.empty() ? NotProbed("a worker") : workers_.front().status;
-  SEXTANT_RETURN_IF_ERROR(capture_status_);
-  return registry_status_;
+  if (!capture_seen_) return capture_status_;
+  return registry_seen_ ? absl::OkStatus() : registry_status_;
 }
 
 PeerCounts Peers::Count() const {

@@ -52,8 +52,9 @@ class Peers {
   // for the probe timeout of each peer that does not answer.
   void Probe();
 
-  // OK when a worker, the capture service and the registry answered the last probe and the tokenizer is
-  // loaded.
+  // OK when a worker answered the last probe, the tokenizer is loaded, and the capture service and the
+  // registry have answered once. When one of those two is lost later, calls that need it say so, and all
+  // others go on: every gateway would lose it at the same time, and nobody would be left to answer.
   absl::Status Ready() const;
 
   PeerCounts Count() const;
@@ -97,8 +98,10 @@ class Peers {
   std::vector<Worker> workers_ ABSL_GUARDED_BY(mutex_);
   size_t next_worker_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Status capture_status_ ABSL_GUARDED_BY(mutex_);
+  bool capture_seen_ ABSL_GUARDED_BY(mutex_) = false;
   int lens_decoder_count_ ABSL_GUARDED_BY(mutex_) = 0;  // of the last answer
   absl::Status registry_status_ ABSL_GUARDED_BY(mutex_);
+  bool registry_seen_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status model_status_ ABSL_GUARDED_BY(mutex_);
   absl::Time retry_model_at_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   std::shared_ptr<const ServedModel> model_ ABSL_GUARDED_BY(mutex_);
