@@ -6,30 +6,36 @@
 #include "common/base/error.h"
 #include "common/base/flags.h"
 
+namespace {
+constexpr sextant::CaptureOptions kDefaults;
+}  // namespace
+
 ABSL_FLAG(int, port, 7720, "Port for gRPC. 0 lets the system choose.");
 ABSL_FLAG(int, http_port, 8720, "Port for /metrics, /livez and /readyz. 0 lets the system choose.");
 ABSL_FLAG(std::string, data_dir, "",
           "Folder of kept captures; it is created if it does not exist. Empty: captures cannot be kept.");
-ABSL_FLAG(int64_t, budget_mb, 512,
+ABSL_FLAG(int64_t, budget_mb, kDefaults.budget_bytes >> 20,
           "MiB of rows for the lens that may be in memory. Half of it is floors: one position of every open "
           "capture, so that none waits for another.");
-ABSL_FLAG(int64_t, readings_budget_mb, 1024,
+ABSL_FLAG(int64_t, readings_budget_mb, kDefaults.readings_budget_bytes >> 20,
           "MiB that readings may take in memory; a capture reserves its worst case when it is opened.");
 ABSL_FLAG(
     int64_t, disk_budget_mb, 16384,
     "MiB that kept captures may take in --data_dir; a capture reserves its worst case when it is opened.");
-ABSL_FLAG(int, max_captures, 4096, "Captures that may be open or kept at a time.");
-ABSL_FLAG(int, lease_mb, 8, "MiB of rows that one lease holds at most, unless a single position is more.");
-ABSL_FLAG(double, lease_seconds, 30,
+ABSL_FLAG(int, max_captures, kDefaults.max_captures, "Captures that may be open or kept at a time.");
+ABSL_FLAG(int, lease_mb, static_cast<int>(kDefaults.lease_bytes >> 20),
+          "MiB of rows that one lease holds at most, unless a single position is more.");
+ABSL_FLAG(double, lease_seconds, absl::ToDoubleSeconds(kDefaults.lease_duration),
           "A lens decoder that has not answered after this time may be overtaken by another one.");
-ABSL_FLAG(int, max_deliveries, 3, "A position is given up when this many lens decoders have died of it.");
-ABSL_FLAG(absl::Duration, rank_grace, absl::Seconds(20),
+ABSL_FLAG(int, max_deliveries, kDefaults.max_deliveries,
+          "A position is given up when this many lens decoders have died of it.");
+ABSL_FLAG(absl::Duration, rank_grace, kDefaults.rank_grace,
           "How long a group of ranks may be disconnected before its captures are ended.");
-ABSL_FLAG(absl::Duration, open_timeout, absl::Seconds(60),
+ABSL_FLAG(absl::Duration, open_timeout, kDefaults.open_timeout,
           "How long a capture may wait for its generation to begin while nobody follows it.");
-ABSL_FLAG(absl::Duration, transient_ttl, absl::Seconds(900),
+ABSL_FLAG(absl::Duration, transient_ttl, kDefaults.transient_ttl,
           "How long a complete capture of a lens waits for somebody to follow it.");
-ABSL_FLAG(absl::Duration, read_deadline, absl::Seconds(600),
+ABSL_FLAG(absl::Duration, read_deadline, kDefaults.read_deadline,
           "A reader of activations may take this long in all; a follower of readings between two messages.");
 ABSL_FLAG(absl::Duration, drain, absl::Seconds(10),
           "How long captures under way may take to end after SIGTERM.");

@@ -12,7 +12,7 @@ struct CaptureOptions {
   // capture.
   int64_t budget_bytes = int64_t{512} << 20;
   // Readings of transient captures, reserved in full when a capture is opened.
-  int64_t readings_budget_bytes = int64_t{256} << 20;
+  int64_t readings_budget_bytes = int64_t{1024} << 20;
   // Captures open or kept at a time.
   int max_captures = 4096;
   // Positions of one capture.
