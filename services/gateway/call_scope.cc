@@ -11,6 +11,7 @@ namespace sextant {
 CallScope::CallScope(GatewayMetrics& metrics, absl::string_view method, grpc::ServerContext& context,
                      StreamGate* gate)
     : metrics_(metrics),
+      context_(context),
       method_(method),
       ids_(CallIdsOf(context)),
       start_(absl::Now()),
@@ -32,7 +33,8 @@ absl::Status CallScope::admitted() const {
   return gate_ == nullptr || entered_ ? absl::OkStatus() : TooManyCalls(gate_->limit());
 }
 
-grpc::Status CallScope::End(const absl::Status& status) {
+grpc::Status CallScope::End(const absl::Status& outcome) {
+  const absl::Status status = absl::IsUnavailable(outcome) && context_.IsCancelled() ? ClientGone() : outcome;
   const absl::Duration time = absl::Now() - start_;
   metrics_.Count(method_, status, time);
   const bool ours = absl::IsInternal(status) || absl::IsDataLoss(status) || absl::IsUnknown(status);

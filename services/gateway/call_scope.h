@@ -45,11 +45,13 @@ class CallScope {
   // Under which all services log the call; the client is told them, too.
   const CallIds& ids() const { return ids_; }
 
-  // Counts and logs the call's end, and converts its status.
-  grpc::Status End(const absl::Status& status);
+  // Counts and logs the call's end, and converts its status. Peers that seem lost after the client cancelled
+  // are CANCELLED.
+  grpc::Status End(const absl::Status& outcome);
 
  private:
   GatewayMetrics& metrics_;
+  const grpc::ServerContext& context_;
   const std::string method_;
   const CallIds ids_;
   const absl::Time start_;

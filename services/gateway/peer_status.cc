@@ -14,6 +14,7 @@ absl::Status StatusOfPeer(const grpc::Status& status, Peer peer) {
   if (!ErrorReason(converted).empty()) return converted;
   switch (converted.code()) {
     case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kCancelled:
       switch (peer) {
         case Peer::kWorker:
           return GroupLost();
@@ -26,8 +27,6 @@ absl::Status StatusOfPeer(const grpc::Status& status, Peer peer) {
     case absl::StatusCode::kDeadlineExceeded:
       return MakeError(converted.code(), "DEADLINE",
                        "the call's deadline passed; allow more time or ask for less");
-    case absl::StatusCode::kCancelled:
-      return ClientGone();
     default:
       return MakeError(converted.code(), "PEER_FAILED", std::string(converted.message()));
   }

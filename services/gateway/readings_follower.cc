@@ -112,6 +112,7 @@ absl::Status ReadingsFollower::FollowOnce(bool* healthy) {
   stream_context_ = nullptr;
   if (!status.ok() || ended_) return status;
   if (end.ok()) return Unavailable("CAPTURE_UNREACHABLE", "the log of readings broke off");
+  if (end.error_code() == grpc::StatusCode::CANCELLED && call_.IsCancelled()) return ClientGone();
   return StatusOfPeer(end, Peer::kCapture);
 }
 
