@@ -20,6 +20,7 @@
 #include "common/collective/test_group.h"
 #include "kernels/cuda/emulation/control.h"
 #include "kernels/cuda/emulation/nccl_control.h"
+#include "kernels/status_macros.h"
 
 namespace sextant {
 namespace {
@@ -48,15 +49,10 @@ struct NcclRank {
 
  private:
   absl::Status Make(PlanChannel& channel, absl::Duration timeout, const CollectiveSizes& sizes) {
-    auto made = MakeCudaBackend(channel.rank());
-    if (!made.ok()) return made.status();
-    backend = *std::move(made);
-    auto queue = backend->CreateStream();
-    if (!queue.ok()) return queue.status();
-    stream = *std::move(queue);
-    auto joined = NcclCommunicator::Create(*backend, channel, sizes, timeout, timeout);
-    if (!joined.ok()) return joined.status();
-    communicator = *std::move(joined);
+    SEXTANT_ASSIGN_OR_RETURN(backend, MakeCudaBackend(channel.rank()));
+    SEXTANT_ASSIGN_OR_RETURN(stream, backend->CreateStream());
+    SEXTANT_ASSIGN_OR_RETURN(communicator,
+                             NcclCommunicator::Create(*backend, channel, sizes, timeout, timeout));
     return absl::OkStatus();
   }
 };
