@@ -71,8 +71,8 @@ class Checker {
   void CheckError(const Attempt& attempt, bool last) {
     const std::string what = absl::StrCat("attempt ", attempt.number, " ended ",
                                           absl::StatusCodeToString(attempt.code), " ", attempt.reason);
-    // What the transport itself says carries no reason, and is only ever UNAVAILABLE.
-    if (attempt.reason.empty() && attempt.code != absl::StatusCode::kUnavailable) {
+    // What the transport itself says carries no reason.
+    if (attempt.reason.empty() && !attempt.unserved()) {
       Break("UNTYPED", attempt.request, what);
     }
     if (attempt.code == absl::StatusCode::kResourceExhausted && !attempt.may_retry()) {
@@ -83,7 +83,7 @@ class Checker {
       if (!ledger_.interrupted)
         Break("LOST", attempt.request, absl::StrCat(what, " and was not tried again"));
     } else if (last) {
-      ++(attempt.code == absl::StatusCode::kUnavailable ? verdict_.unserved : verdict_.refused);
+      ++(attempt.unserved() ? verdict_.unserved : verdict_.refused);
     }
   }
 

@@ -48,10 +48,14 @@ struct Attempt {
   absl::Duration ended_at;
 
   bool ok() const { return code == absl::StatusCode::kOk; }
-  // Whether a client should try again: the server or the way to it was not there, or it was full and says
-  // when to come back.
+  // The server or the way to it was not there. A server that shuts down ends the calls that come last with a
+  // CANCELLED that carries no reason.
+  bool unserved() const {
+    return code == absl::StatusCode::kUnavailable || (code == absl::StatusCode::kCancelled && reason.empty());
+  }
+  // Whether a client should try again: it was not served, or the server was full and says when to come back.
   bool may_retry() const {
-    return code == absl::StatusCode::kUnavailable ||
+    return unserved() ||
            (code == absl::StatusCode::kResourceExhausted && retry_after != absl::InfiniteDuration());
   }
 };
@@ -70,7 +74,7 @@ struct Verdict {
   int64_t attempts = 0;
   int64_t completed = 0;  // requests answered OK and in whole
   int64_t refused = 0;    // requests whose last allowed attempt was told RESOURCE_EXHAUSTED, with a delay
-  int64_t unserved = 0;   // requests whose last allowed attempt ended UNAVAILABLE
+  int64_t unserved = 0;   // requests whose last allowed attempt was unserved
   int64_t tokens = 0;     // of completed requests
   int64_t readings = 0;
   int64_t kept_rows = 0;

@@ -68,6 +68,19 @@ TEST(Ledger, AGoodOnePasses) {
   EXPECT_EQ(verdict.kept_rows, 24);
 }
 
+TEST(Ledger, AServerThatShutsDownIsOnlyAway) {
+  Ledger ledger = Good();
+  for (Attempt& attempt : ledger.attempts) {
+    if (attempt.ok()) continue;
+    attempt.code = absl::StatusCode::kCancelled;
+    attempt.reason.clear();
+    attempt.retry_after = absl::InfiniteDuration();
+  }
+  const Verdict verdict = CheckLedger(ledger);
+  EXPECT_TRUE(verdict.good()) << verdict.breaks.at(0);
+  EXPECT_EQ(verdict.unserved, 1);
+}
+
 struct Damage {
   const char* word;
   std::function<void(Ledger&)> act;
@@ -102,6 +115,11 @@ INSTANTIATE_TEST_SUITE_P(
         Damage{"NO_RETRY_DELAY", [](Ledger& l) { l.attempts.back().retry_after = absl::InfiniteDuration(); }},
         Damage{"FAILED", [](Ledger& l) { l.attempts.back().code = absl::StatusCode::kInternal; }},
         Damage{"UNTYPED", [](Ledger& l) { l.attempts.back().reason.clear(); }},
+        Damage{"FAILED",
+               [](Ledger& l) {
+                 l.attempts.back().code = absl::StatusCode::kCancelled;
+                 l.attempts.back().reason = "CANCELLED";
+               }},
         Damage{"NOT_STARTED", [](Ledger& l) { l.attempts[kFirst].started_count = 2; }},
         Damage{"NOT_FINISHED", [](Ledger& l) { l.attempts[kFirst].finished_count = 0; }},
         Damage{"PROMPT_DIFFERS", [](Ledger& l) { l.attempts[kFirst].prompt_ids = 5; }},

@@ -16,6 +16,12 @@ constexpr absl::Duration kLook = absl::Milliseconds(100);
 constexpr absl::Duration kFirstBackoff = absl::Milliseconds(200);
 constexpr absl::Duration kLongestBackoff = absl::Seconds(5);
 
+void SetEnd(const absl::Status& status, Attempt* attempt) {
+  attempt->code = status.code();
+  attempt->reason = ErrorReason(status);
+  attempt->retry_after = ErrorRetryAfter(status).value_or(absl::InfiniteDuration());
+}
+
 }  // namespace
 
 absl::Duration RetryDelay(const Attempt& attempt, Random& jitter) {
@@ -229,14 +235,13 @@ void Runner::BeginDelete(const JobPtr& job) {
 
 void Runner::AfterCaptureStep(const JobPtr& job, const absl::Status& status,
                               void (Runner::*step)(const JobPtr&)) {
-  const bool may_retry = absl::IsUnavailable(status) || ErrorRetryAfter(status).has_value();
-  if (!may_retry || job->capture_tries >= scenario_.retries) {
+  Attempt failure;
+  SetEnd(status, &failure);
+  if (!failure.may_retry() || job->capture_tries >= scenario_.retries) {
     EndAttempt(job, status);
     return;
   }
-  Attempt failure;
   failure.number = job->capture_tries++;
-  failure.retry_after = ErrorRetryAfter(status).value_or(absl::InfiniteDuration());
   absl::MutexLock lock(&mutex_);
   At(Elapsed() + RetryDelay(failure, jitter_), [this, job, step] { (this->*step)(job); });
 }
@@ -244,9 +249,7 @@ void Runner::AfterCaptureStep(const JobPtr& job, const absl::Status& status,
 void Runner::EndAttempt(const JobPtr& job, const absl::Status& status) {
   absl::MutexLock lock(&mutex_);
   Attempt& attempt = job->attempt;
-  attempt.code = status.code();
-  attempt.reason = ErrorReason(status);
-  attempt.retry_after = ErrorRetryAfter(status).value_or(absl::InfiniteDuration());
+  SetEnd(status, &attempt);
   attempt.ended_at = Elapsed();
   changed_.Signal();
   if (stopping_) {
