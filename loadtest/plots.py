@@ -102,6 +102,6 @@ def autoscale(report: dict, path: pathlib.Path) -> None:
     for step in report["steps"]:
         for axes in (backlog, decoders):
             axes.axvline(step["begin_s"], color="grey", linewidth=0.7, linestyle=":")
-        backlog.annotate(f"{step['generations']} generation{'s' if step['generations'] > 1 else ''}", (step["begin_s"], 1),
+        backlog.annotate(f"{step['generations']} sent", (step["begin_s"], 1),
                          xycoords=("data", "axes fraction"), xytext=(3, -12), textcoords="offset points", fontsize=8)
     save(figure, path)

@@ -214,7 +214,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="loadtest/autoscale", description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", type=pathlib.Path, default=DEFAULT_MODEL)
     parser.add_argument("--port", type=int, default=31000)
-    parser.add_argument("--long", action="store_true", help="minutes of load instead of seconds")
+    parser.add_argument("--long", action="store_true", help="a minute and a half of load instead of seconds")
     parser.add_argument("--redraw", action="store_true", help="only draw the report that is there again")
     parser.add_argument("--reports", type=pathlib.Path, default=REPORTS)
     arguments = parser.parse_args()
