@@ -14,7 +14,7 @@ constexpr int64_t kAlignment = 256;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ArgumentRing>> ArgumentRing::Make(Allocator& allocator, int64_t bytes) {
-  std::unique_ptr<ArgumentRing> ring(new ArgumentRing());
+  std::unique_ptr<ArgumentRing> ring(new ArgumentRing(allocator.waits()));
   ring->segment_bytes_ = bytes / kSegments / kAlignment * kAlignment;
   SEXTANT_ASSIGN_OR_RETURN(ring->pinned_, allocator.Allocate(bytes, Purpose::kPinned));
   SEXTANT_ASSIGN_OR_RETURN(ring->device_, allocator.Allocate(bytes, Purpose::kArguments));
@@ -37,7 +37,8 @@ absl::StatusOr<char*> ArgumentRing::Stage(int64_t bytes, cudaStream_t stream) {
     segment_ = (segment_ + 1) % kSegments;
     used_ = 0;
     // Passed at once the first time around.
-    SEXTANT_RETURN_IF_ERROR(ToStatus(cudaEventSynchronize(left_[segment_]), "arguments"));
+    const auto left = [this] { return cudaEventQuery(left_[segment_]); };
+    SEXTANT_RETURN_IF_ERROR(waits_.For(left, "waiting for room for arguments"));
   }
   staged_ = segment_ * segment_bytes_ + used_;
   used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;

@@ -17,7 +17,7 @@ namespace sextant::cuda {
 // thread at a time.
 class ArgumentRing {
  public:
-  // `bytes` of pinned and as many of device memory.
+  // `bytes` of pinned and as many of device memory. REQUIRES: `allocator` outlives it.
   static absl::StatusOr<std::unique_ptr<ArgumentRing>> Make(Allocator& allocator, int64_t bytes);
   ~ArgumentRing();
 
@@ -25,7 +25,7 @@ class ArgumentRing {
   int64_t capacity() const { return segment_bytes_; }
 
   // Pinned memory to be filled, and read by work that is queued on `stream` before the next call. REQUIRES:
-  // bytes <= capacity().
+  // bytes <= capacity(). DEADLINE_EXCEEDED when the device hangs.
   absl::StatusOr<char*> Stage(int64_t bytes, cudaStream_t stream);
   // Queues the copy of what was last staged to its place on the device, and returns that place.
   absl::StatusOr<const char*> Send(int64_t bytes, cudaStream_t stream);
@@ -36,8 +36,9 @@ class ArgumentRing {
   // The ring is reused a segment at a time, once an event says that the segment's readers have run.
   static constexpr int kSegments = 4;
 
-  ArgumentRing() = default;
+  explicit ArgumentRing(const DeviceWaits& waits) : waits_(waits) {}
 
+  const DeviceWaits& waits_;
   int64_t segment_bytes_ = 0;
   Buffer pinned_;
   Buffer device_;

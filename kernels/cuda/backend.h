@@ -7,10 +7,12 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/limits.h"
 #include "kernels/cuda/memory.h"
 #include "kernels/cuda/step.h"
+#include "kernels/cuda/wait.h"
 
 namespace sextant {
 
@@ -24,6 +26,9 @@ struct CudaBackendOptions {
   int64_t capture_staging_bytes = cuda::kCaptureStagingBytes;
   // Graphs of steps that a stream keeps.
   int32_t most_graphs = 16;
+  // A device that does not do what the host waits for within this time hangs: that and every later wait end
+  // with DEADLINE_EXCEEDED, and the process ends where anything of the device is freed.
+  absl::Duration wait_timeout = cuda::kWaitTimeout;
 };
 
 // Operations whose row is reduced in an order of the library's choosing: results are the same within

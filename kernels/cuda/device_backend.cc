@@ -183,7 +183,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> MakeCudaBackend(int ordinal, const 
                                                       ") is of compute capability ", properties.major, ".",
                                                       properties.minor, "; at least 8.0 is needed"));
   }
-  auto context = std::make_unique<cuda::DeviceContext>(ordinal);
+  auto context = std::make_unique<cuda::DeviceContext>(ordinal, options.wait_timeout);
   context->argument_bytes = options.argument_bytes;
   context->workspace_bytes = options.workspace_bytes;
   context->capture_staging_bytes = options.capture_staging_bytes;

@@ -307,7 +307,7 @@ absl::StatusOr<DeviceLens*> DeviceBackend::TheLens() {
     const auto multiply = [this](const LensProduct& product, cudaStream_t on) {
       return MultiplyForLens(product, on);
     };
-    SEXTANT_ASSIGN_OR_RETURN(lens_, DeviceLens::Create(allocate, multiply));
+    SEXTANT_ASSIGN_OR_RETURN(lens_, DeviceLens::Create(allocate, multiply, context_->allocator.waits()));
   }
   return lens_.get();
 }

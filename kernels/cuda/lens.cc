@@ -39,11 +39,12 @@ absl::Status CopyToHost(T* to, const T* from, int64_t count, cudaStream_t stream
 
 }  // namespace
 
-DeviceLens::DeviceLens(Allocate allocate, Multiply multiply)
-    : allocate_(std::move(allocate)), multiply_(std::move(multiply)) {}
+DeviceLens::DeviceLens(Allocate allocate, Multiply multiply, const DeviceWaits& waits)
+    : allocate_(std::move(allocate)), multiply_(std::move(multiply)), waits_(waits) {}
 
-absl::StatusOr<std::unique_ptr<DeviceLens>> DeviceLens::Create(Allocate allocate, Multiply multiply) {
-  std::unique_ptr<DeviceLens> lens(new DeviceLens(std::move(allocate), std::move(multiply)));
+absl::StatusOr<std::unique_ptr<DeviceLens>> DeviceLens::Create(Allocate allocate, Multiply multiply,
+                                                               const DeviceWaits& waits) {
+  std::unique_ptr<DeviceLens> lens(new DeviceLens(std::move(allocate), std::move(multiply), waits));
   SEXTANT_RETURN_IF_ERROR(lens->Open());
   return lens;
 }
@@ -59,7 +60,10 @@ absl::Status DeviceLens::Open() {
 
 // Errors are not looked at: a device that failed fails here too, and nothing is left to be done about it.
 DeviceLens::~DeviceLens() {
-  if (done_ != nullptr) cudaEventSynchronize(done_);
+  if (done_ != nullptr) {
+    waits_.For([this] { return cudaEventQuery(done_); }, "ending a lens").IgnoreError();
+  }
+  waits_.BeforeFreeing();
   for (cudaEvent_t event : {fork_, join_, done_, uploaded_[0], uploaded_[1], uploaded_[2], uploaded_[3]}) {
     if (event != nullptr) cudaEventDestroy(event);
   }
@@ -70,8 +74,10 @@ absl::Status DeviceLens::Reserve(const LensPlan& plan, cudaStream_t stream) {
   const auto grow = [&](int64_t bytes, MemoryKind kind, Buffer& buffer) -> absl::Status {
     if (bytes <= buffer.bytes()) return absl::OkStatus();
     // Work queued before may still use what is let go of.
-    SEXTANT_RETURN_IF_ERROR(Check(cudaEventSynchronize(done_)));
-    SEXTANT_RETURN_IF_ERROR(Check(cudaStreamSynchronize(stream)));
+    const auto last = [this] { return cudaEventQuery(done_); };
+    SEXTANT_RETURN_IF_ERROR(waits_.For(last, "waiting to make a lens's workspace larger"));
+    const auto all = [stream] { return cudaStreamQuery(stream); };
+    SEXTANT_RETURN_IF_ERROR(waits_.For(all, "waiting to make a lens's workspace larger"));
     buffer = Buffer();
     SEXTANT_ASSIGN_OR_RETURN(buffer, allocate_(bytes, kind));
     return absl::OkStatus();
@@ -143,7 +149,8 @@ absl::Status DeviceLens::RunTile(const Call& call, const LensTileView& view, con
 
 absl::Status DeviceLens::Upload(const Call& call, const LensTables& tables, LensTileView& view) {
   const int at = std::exchange(next_tables_, (next_tables_ + 1) % kTablesInFlight);
-  SEXTANT_RETURN_IF_ERROR(Check(cudaEventSynchronize(uploaded_[at])));
+  const auto left = [this, at] { return cudaEventQuery(uploaded_[at]); };
+  SEXTANT_RETURN_IF_ERROR(waits_.For(left, "waiting for room for a lens's tables"));
   int64_t bytes = 0;
   LayOutLensTables(call.shape, nullptr, bytes);
   char* piece = static_cast<char*>(tables_.data()) + at * (tables_.bytes() / kTablesInFlight / 256 * 256);

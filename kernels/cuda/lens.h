@@ -16,6 +16,7 @@
 #include "kernels/cuda/lens_plan.h"
 #include "kernels/cuda/lens_tracked.h"
 #include "kernels/cuda/lens_workspace.h"
+#include "kernels/cuda/wait.h"
 
 namespace sextant::cuda {
 
@@ -49,14 +50,18 @@ class DeviceLens {
   using Allocate = std::function<absl::StatusOr<Buffer>(int64_t bytes, MemoryKind kind)>;
   using Multiply = std::function<absl::Status(const LensProduct& product, cudaStream_t stream)>;
 
-  static absl::StatusOr<std::unique_ptr<DeviceLens>> Create(Allocate allocate, Multiply multiply);
+  // REQUIRES: `waits` outlives it.
+  static absl::StatusOr<std::unique_ptr<DeviceLens>> Create(Allocate allocate, Multiply multiply,
+                                                            const DeviceWaits& waits);
+  // Waits for what is queued; ends the process if the device hangs.
   ~DeviceLens();
 
   // Queues Backend::Lens on `stream`. Memory is allocated when a batch needs more than any before. Waits for
   // the device only when more than kTablesInFlight tables are queued. Nothing is queued of a batch that is
   // beyond CheckLensLimits (INVALID_ARGUMENT). RESOURCE_EXHAUSTED when memory is missing for it, what
   // `Multiply` fails with, INTERNAL for other errors of the device; after any of them `stream` waits for what
-  // was queued, the results are of no use, and the next batch may be good.
+  // was queued, the results are of no use, and the next batch may be good. DEADLINE_EXCEEDED of a device that
+  // hangs: none will be.
   absl::Status Run(const LensBatch& batch, const Tensor& norm_weight, float eps, const LensHead& head,
                    const LensOutput& output, cudaStream_t stream);
 
@@ -80,7 +85,7 @@ class DeviceLens {
     LensWorkspace space;
   };
 
-  DeviceLens(Allocate allocate, Multiply multiply);
+  DeviceLens(Allocate allocate, Multiply multiply, const DeviceWaits& waits);
   absl::Status Open();
   absl::Status Reserve(const LensPlan& plan, cudaStream_t stream);
   absl::Status RunPart(const Call& call, const LensPart& part);
@@ -100,6 +105,7 @@ class DeviceLens {
 
   const Allocate allocate_;
   const Multiply multiply_;
+  const DeviceWaits& waits_;
   cudaStream_t side_ = nullptr;
   cudaEvent_t fork_ = nullptr, join_ = nullptr;
   cudaEvent_t done_ = nullptr;  // of the last call

@@ -1,5 +1,7 @@
 // The lens gives the same in any order of its streams that events allow, and lets nothing go that queued work
 // uses.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -158,6 +160,30 @@ TEST_F(CudaLensOrderTest, AfterAnErrorTheCallersStreamWaitsForWhatWasQueued) {
   EXPECT_GT(calls, 12) << "two for each of three blocks, and what is before and after";
   EXPECT_EQ(lens_->handover_count(), 1) << "of the last call";
   ExpectSame(failed.result(), want_[0]);
+}
+
+// Tables are uploaded ahead, until there is no more room for them.
+TEST_F(CudaLensOrderTest, ADeviceThatHangsEndsTheWaitForRoom) {
+  const auto run = [this] {
+    LateRun late(batches_[0], stream_);
+    LensOnDevice lens(lens_case_, absl::Milliseconds(250));
+    absl::Status status;
+    emulation::HangDevice(0);
+    for (int i = 0; i < 8 && status.ok(); ++i) status = late.Queue(lens, stream_);
+    if (!absl::IsDeadlineExceeded(status)) _exit(2);
+    // The lens goes.
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(1), "DEVICE_HUNG: waiting for room for a lens's tables");
+}
+
+TEST_F(CudaLensOrderTest, ALensThatGoesWaitsForAHungDeviceNoLonger) {
+  const auto run = [this] {
+    LateRun late(batches_[0], stream_);
+    LensOnDevice lens(lens_case_, absl::Milliseconds(250));
+    emulation::HangDevice(0);
+    if (!late.Queue(lens, stream_).ok()) _exit(2);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(1), "DEVICE_HUNG: ending a lens");
 }
 
 // The value known exactly is the one that stays, whichever lane comes first.

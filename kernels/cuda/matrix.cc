@@ -20,18 +20,24 @@ constexpr int64_t kStagedElements = int64_t{1} << 20;
 // A stream that ends with the scope.
 class LoadStream {
  public:
-  static absl::StatusOr<std::unique_ptr<LoadStream>> Make() {
-    auto stream = std::make_unique<LoadStream>();
+  explicit LoadStream(const DeviceWaits& waits) : waits_(waits) {}
+  static absl::StatusOr<std::unique_ptr<LoadStream>> Make(const DeviceWaits& waits) {
+    auto stream = std::make_unique<LoadStream>(waits);
     SEXTANT_RETURN_IF_ERROR(
         ToStatus(cudaStreamCreateWithFlags(&stream->handle_, cudaStreamNonBlocking), "stream"));
     return stream;
   }
   ~LoadStream() {
+    waits_.BeforeFreeing();
     if (handle_ != nullptr) cudaStreamDestroy(handle_);
   }
   cudaStream_t handle() const { return handle_; }
+  absl::Status Wait() const {
+    return waits_.For([this] { return cudaStreamQuery(handle_); }, "copying weights");
+  }
 
  private:
+  const DeviceWaits& waits_;
   cudaStream_t handle_ = nullptr;
 };
 
@@ -64,7 +70,7 @@ absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaMatrix::Pack(Allocator& allocato
   const int64_t step = std::clamp<int64_t>(kStagedElements / stride, 1, std::max<int64_t>(rows, 1));
   std::vector<float> values(static_cast<size_t>(step * cols));
   SEXTANT_ASSIGN_OR_RETURN(const Buffer staged, allocator.Allocate(step * row_bytes, Purpose::kPinned));
-  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<LoadStream> stream, LoadStream::Make());
+  SEXTANT_ASSIGN_OR_RETURN(const std::unique_ptr<LoadStream> stream, LoadStream::Make(allocator.waits()));
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
     SEXTANT_RETURN_IF_ERROR(source(first, count, values.data()));
@@ -74,7 +80,7 @@ absl::StatusOr<std::unique_ptr<CudaMatrix>> CudaMatrix::Pack(Allocator& allocato
         cudaMemcpyAsync(static_cast<char*>(matrix->memory_.data()) + first * row_bytes, staged.data(),
                         static_cast<size_t>(count * row_bytes), cudaMemcpyHostToDevice, stream->handle()),
         "copying weights"));
-    SEXTANT_RETURN_IF_ERROR(ToStatus(cudaStreamSynchronize(stream->handle()), "copying weights"));
+    SEXTANT_RETURN_IF_ERROR(stream->Wait());
   }
   return matrix;
 }

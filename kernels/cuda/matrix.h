@@ -13,7 +13,7 @@ namespace sextant::cuda {
 class CudaMatrix final : public Matrix {
  public:
   // Reads `source` some rows at a time, ascending. REQUIRES: the calling thread's device is the allocator's.
-  // Errors: those of `source`; RESOURCE_EXHAUSTED.
+  // Errors: those of `source`; RESOURCE_EXHAUSTED. Ends the process if the device hangs.
   static absl::StatusOr<std::unique_ptr<CudaMatrix>> Pack(Allocator& allocator, DType dtype, int64_t rows,
                                                           int64_t cols, const RowSource& source);
 

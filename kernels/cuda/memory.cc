@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cuda/status.h"
+#include "kernels/status_macros.h"
 
 namespace sextant::cuda {
 namespace {
@@ -31,6 +32,7 @@ std::string Allocator::Describe() const {
 
 absl::StatusOr<Buffer> Allocator::Allocate(int64_t bytes, Purpose purpose) {
   SEXTANT_CHECK_GE(bytes, 0);
+  SEXTANT_RETURN_IF_ERROR(waits_->status());
   const bool pinned = purpose == Purpose::kPinned;
   const auto size = static_cast<size_t>(std::max<int64_t>(bytes, 1));
   void* memory = nullptr;
@@ -56,16 +58,18 @@ absl::StatusOr<Buffer> Allocator::Allocate(int64_t bytes, Purpose purpose) {
     peak = std::max(peak, used);
     account_->buffers[reinterpret_cast<uintptr_t>(memory)] = {static_cast<int64_t>(size), purpose};
   }
-  return Buffer(memory, bytes, [account = account_, ordinal = ordinal_, bytes, purpose](void* freed) {
-    {
-      absl::MutexLock lock(&account->mutex);
-      account->numbers.bytes[static_cast<int>(purpose)] -= bytes;
-      account->buffers.erase(reinterpret_cast<uintptr_t>(freed));
-    }
-    // What this returns is an earlier fault, which whoever waits has seen.
-    cudaSetDevice(ordinal);
-    static_cast<void>(purpose == Purpose::kPinned ? cudaFreeHost(freed) : cudaFree(freed));
-  });
+  return Buffer(memory, bytes,
+                [account = account_, waits = waits_, ordinal = ordinal_, bytes, purpose](void* freed) {
+                  waits->BeforeFreeing();
+                  {
+                    absl::MutexLock lock(&account->mutex);
+                    account->numbers.bytes[static_cast<int>(purpose)] -= bytes;
+                    account->buffers.erase(reinterpret_cast<uintptr_t>(freed));
+                  }
+                  // What this returns is an earlier fault, which whoever waits has seen.
+                  cudaSetDevice(ordinal);
+                  static_cast<void>(purpose == Purpose::kPinned ? cudaFreeHost(freed) : cudaFree(freed));
+                });
 }
 
 const std::pair<const uintptr_t, Allocator::Held>* Allocator::Account::Find(const void* memory) const {

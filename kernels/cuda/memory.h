@@ -11,7 +11,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "kernels/backend.h"
+#include "kernels/cuda/wait.h"
 
 namespace sextant::cuda {
 
@@ -50,13 +52,19 @@ struct MemoryRange {
 // Threads: any. Buffers may outlive it.
 class Allocator {
  public:
-  explicit Allocator(int ordinal) : ordinal_(ordinal), account_(std::make_shared<Account>()) {}
+  explicit Allocator(int ordinal, absl::Duration wait_timeout = kWaitTimeout)
+      : ordinal_(ordinal),
+        account_(std::make_shared<Account>()),
+        waits_(std::make_shared<const DeviceWaits>(wait_timeout)) {}
 
-  // Memory at a multiple of 256 bytes; `bytes` may be 0. RESOURCE_EXHAUSTED, with the account in words.
+  // Memory at a multiple of 256 bytes; `bytes` may be 0. RESOURCE_EXHAUSTED, with the account in words;
+  // DEADLINE_EXCEEDED of a device that hangs.
   // REQUIRES: the calling thread's device is this one's.
   absl::StatusOr<Buffer> Allocate(int64_t bytes, Purpose purpose);
 
   MemoryAccount account() const;
+  // For the device. Freeing is a wait, too.
+  const DeviceWaits& waits() const { return *waits_; }
   // Whether `memory` is in a buffer of this allocator that is alive.
   bool Owns(const void* memory) const;
   // The pinned buffer of this allocator that `memory` is in, if it is in one.
@@ -80,6 +88,7 @@ class Allocator {
 
   const int ordinal_;
   const std::shared_ptr<Account> account_;
+  const std::shared_ptr<const DeviceWaits> waits_;
 };
 
 }  // namespace sextant::cuda

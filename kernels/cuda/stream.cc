@@ -17,6 +17,13 @@ void DeviceContext::Check(cudaError_t error, const char* what) const {
   if (error != cudaSuccess) fault->Note(ToStatus(error, what));
 }
 
+absl::Status DeviceContext::Wait(const std::function<cudaError_t()>& query, const char* what) const {
+  const absl::Status status = allocator.waits().For(query, what);
+  if (absl::IsDeadlineExceeded(status)) return status;
+  if (!status.ok()) fault->Note(status);
+  return fault->status();
+}
+
 absl::StatusOr<std::unique_ptr<CudaStream>> CudaStream::Make(DeviceContext& context) {
   std::unique_ptr<CudaStream> stream(new CudaStream(context));
   stream->faults_ = std::make_shared<StreamFaults>(context.fault_mutex);
@@ -30,7 +37,8 @@ CudaStream::~CudaStream() {
   if (handle_ != nullptr) {
     // What fails here fails the wait as well.
     if (staging_ != nullptr) staging_->Run(staging_->PlanArrival(), handle_).IgnoreError();
-    context_.Check(cudaStreamSynchronize(handle_), "stream");
+    context_.Wait([this] { return cudaStreamQuery(handle_); }, "ending a stream").IgnoreError();
+    context_.allocator.waits().BeforeFreeing();
     context_.Check(cudaStreamDestroy(handle_), "stream");
   }
   if (faults_ != nullptr) faults_->Close();
@@ -59,8 +67,7 @@ void CudaStream::RunOnHost(std::function<absl::Status()> work) {
 
 absl::Status CudaStream::Synchronize() {
   const int64_t number = faults_->end();
-  context_.Check(cudaStreamSynchronize(handle_), "waiting for a stream");
-  SEXTANT_RETURN_IF_ERROR(context_.fault->status());
+  SEXTANT_RETURN_IF_ERROR(context_.Wait([this] { return cudaStreamQuery(handle_); }, "waiting for a stream"));
   faults_->Passed(number);
   return faults_->Before(number);
 }
@@ -157,8 +164,7 @@ absl::Status CudaEvent::Synchronize() {
     faults = faults_;
     number = number_;
   }
-  context_.Check(cudaEventSynchronize(handle_), "waiting for an event");
-  SEXTANT_RETURN_IF_ERROR(context_.fault->status());
+  SEXTANT_RETURN_IF_ERROR(context_.Wait([this] { return cudaEventQuery(handle_); }, "waiting for an event"));
   if (faults == nullptr) return absl::OkStatus();
   faults->Passed(number);
   return faults->Before(number);

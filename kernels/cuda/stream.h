@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "kernels/backend.h"
 #include "kernels/cuda/argument_ring.h"
 #include "kernels/cuda/capture_staging.h"
@@ -27,7 +28,7 @@ namespace sextant::cuda {
 // What all streams of a backend share. Outlives them.
 struct DeviceContext {
   int ordinal = 0;
-  Allocator allocator{0};
+  Allocator allocator;
   std::shared_ptr<DeviceFault> fault = std::make_shared<DeviceFault>();
   std::shared_ptr<absl::Mutex> fault_mutex = std::make_shared<absl::Mutex>();
   int64_t argument_bytes = 0;   // of each stream's ring
@@ -36,7 +37,10 @@ struct DeviceContext {
   int32_t most_graphs = 1;  // of each stream
   int processors = 1;
 
-  explicit DeviceContext(int device) : ordinal(device), allocator(device) {}
+  DeviceContext(int device, absl::Duration wait_timeout) : ordinal(device), allocator(device, wait_timeout) {}
+  // Waits until `query` says that what was queued has run. Returns the device's fault, DEADLINE_EXCEEDED if
+  // it hangs.
+  absl::Status Wait(const std::function<cudaError_t()>& query, const char* what) const;
   // Keeps an error for whoever waits.
   void Check(cudaError_t error, const char* what) const;
 };
@@ -44,7 +48,7 @@ struct DeviceContext {
 class CudaStream final : public Stream {
  public:
   static absl::StatusOr<std::unique_ptr<CudaStream>> Make(DeviceContext& context);
-  // Waits for what is queued.
+  // Waits for what is queued; ends the process if the device hangs.
   ~CudaStream() override;
 
   cudaStream_t handle() const { return handle_; }

@@ -18,7 +18,8 @@ struct Schedule {
   Order order = Order::kOnDemand;
   // Of blocks, warps and lanes, and of streams with kShuffled. 0: blocks and threads in their natural order.
   uint32_t seed = 1;
-  // cudaEventQuery and cudaStreamQuery do a step of work, for code that polls instead of waiting.
+  // cudaEventQuery and cudaStreamQuery do a step of work. Else they look, and work runs only for a thread
+  // that asks the same again and again (8 times) and queues nothing meanwhile: it waits.
   bool queries_run = false;
 };
 // Of the whole process, from now on.
@@ -33,6 +34,10 @@ void ClearFaults();
 // One call that queues work on the device, a copy, a set, a kernel, a product or a host function, is refused
 // with `error`: the one after `calls` more, unless ClearFaults comes before. The device stays whole.
 void RefuseWork(int device, cudaError_t error, int64_t calls = 0);
+
+// The device works off `operations` more kernels, copies and sets and then hangs, until ClearFaults: nothing
+// that is queued on it is done, and nothing says so. A call that would wait for it ends the process instead.
+void HangDevice(int device, int64_t operations = 0);
 
 // The next `times` captures of streams fail on the device with `error` at this point of their making, and
 // leave nothing behind.

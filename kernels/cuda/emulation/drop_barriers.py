@@ -33,12 +33,8 @@ TESTS = {  # file: test programs and the tests that look at it
     "sample.cu": [(SAMPLE, "SampleTest.DrawsWhatTheOracleDraws:SampleTest.Ties*")],
     "stream.cc": [(CONTRACT, "*BackendOrderTest.*")],
 }
-# Places that may be left out, as "file: the line", and why the line is there all the same.
-NEEDLESS = {
-    "lens.cc: SEXTANT_RETURN_IF_ERROR(Check(cudaEventSynchronize(done_)));":
-        "letting go of memory waits for the device here, as it does with drivers, which do not promise it",
-}
-ORDERS = re.compile(r"\b__sync(?:threads|warp)\w*\(|\.Wait<\d+>\(|\bcuda(?:StreamWaitEvent|EventRecord|EventSynchronize)\(")
+# Waits of the host are queries, which cannot be left out; the events that they wait for can.
+ORDERS = re.compile(r"\b__sync(?:threads|warp)\w*\(|\.Wait<\d+>\(|\bcuda(?:StreamWaitEvent|EventRecord)\(")
 SECONDS = 120  # of one run; a barrier that is missed may make a test wait for ever
 NOT_REACHED = 4
 
@@ -59,14 +55,12 @@ def end_of(build, program, wanted, place=None):
         return None
 
 
-def verdict(build, name, number, line):
+def verdict(build, name, number):
     codes = []
     for program, wanted in TESTS[name]:
         codes.append(end_of(build, program, wanted, f"{name}:{number}"))
         if codes[-1] not in (0, NOT_REACHED):
             return "caught"
-    if f"{name}: {line}" in NEEDLESS:
-        return "needless: " + NEEDLESS[f"{name}: {line}"]
     return "NOT REACHED" if set(codes) == {NOT_REACHED} else "SURVIVED"
 
 
@@ -92,7 +86,7 @@ def main():
                 sys.exit(f"{program} --gtest_filter={wanted} ends with {code} as it is")
         for number, line in chosen:
             start = time.monotonic()
-            said = verdict(arguments.build, path.name, number, line)
+            said = verdict(arguments.build, path.name, number)
             print(f"{path.name}:{number}: {line}: {said} ({time.monotonic() - start:.1f} s)", flush=True)
             caught += said == "caught"
             missed += [f"{path.name}:{number}: {line}: {said}"] if said.isupper() else []

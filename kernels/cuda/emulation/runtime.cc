@@ -16,6 +16,9 @@ constexpr size_t kSharedLimit = size_t{99} << 10, kSharedWithoutAsking = size_t{
 
 thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
+// What this thread asked last whether it was done, and how often in a row.
+thread_local const void* last_asked = nullptr;
+thread_local int times_asked = 0;
 
 }  // namespace
 
@@ -29,6 +32,13 @@ cudaError_t Report(cudaError_t error) {
   return error;
 }
 int CurrentDevice() { return current_device; }
+
+bool WaitsByAsking(const void* thing) {
+  constexpr int kLooks = 8;
+  times_asked = std::exchange(last_asked, thing) == thing ? times_asked + 1 : 1;
+  return times_asked > kLooks;
+}
+void StopAsking() { last_asked = nullptr; }
 
 void Release(CUevent_st* event) {
   if (--event->named_by == 0 && event->destroyed) delete event;
@@ -55,6 +65,11 @@ cudaError_t Runtime::Fault(int device) const {
   return fault != faults.end() && fault->second.operations <= 0 ? fault->second.error : cudaSuccess;
 }
 
+bool Runtime::Hangs(int device) const {
+  const auto hang = hangs.find(device);
+  return hang != hangs.end() && hang->second <= 0;
+}
+
 cudaError_t Runtime::CaptureFailure(int device, CapturePoint point) {
   const auto planned = capture_failures.find(device);
   if (planned == capture_failures.end() || planned->second.point != point || planned->second.times <= 0)
@@ -64,6 +79,7 @@ cudaError_t Runtime::CaptureFailure(int device, CapturePoint point) {
 }
 
 cudaError_t Runtime::Enqueue(CUstream_st* stream, Operation operation) {
+  StopAsking();
   if (stream == nullptr || stream->device != current_device) return Report(cudaErrorInvalidResourceHandle);
   const std::lock_guard lock(mutex);
   if (const cudaError_t fault = Fault(stream->device); fault != cudaSuccess) return Report(fault);
@@ -92,6 +108,7 @@ void Runtime::RunOperation(std::unique_lock<std::recursive_mutex>& lock, CUstrea
     // The operation that fails leaves its outputs as they are.
     if (--fault->second.operations <= 0) return;
   }
+  if (const auto hang = hangs.find(stream->device); hang != hangs.end() && !operation.on_host) --hang->second;
   ++counters.operations;
   if (!operation.on_host) {
     operation.run();
@@ -126,7 +143,7 @@ bool Runtime::StepGraph(std::unique_lock<std::recursive_mutex>& lock, CUstream_s
 }
 
 bool Runtime::Step(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream) {
-  if (stream->busy || stream->queue.empty()) return false;
+  if (stream->busy || stream->queue.empty() || Hangs(stream->device)) return false;
   Item& item = stream->queue.front();
   if (item.awaited != nullptr && item.awaited->done < item.version) {
     // The recording waited for, or one that stands for it because it is later.
@@ -153,20 +170,21 @@ bool Runtime::Step(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* st
   return true;
 }
 
+bool Runtime::StepWhileWaiting(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* target) {
+  if (schedule.order == Order::kShuffled && random() % 2 == 0) {
+    CUstream_st* other = streams[random() % streams.size()];
+    if (other->device == current_device && Step(lock, other)) return true;
+  }
+  return target != nullptr && Step(lock, target);
+}
+
 void Runtime::RunUntil(std::unique_lock<std::recursive_mutex>& lock, const std::function<bool()>& done,
                        const std::function<CUstream_st*()>& target) {
   while (!done()) {
-    bool moved = false;
-    if (schedule.order == Order::kShuffled && random() % 2 == 0) {
-      CUstream_st* other = streams[random() % streams.size()];
-      moved = other->device == current_device && Step(lock, other);
-    }
-    if (!moved && !done()) {
-      CUstream_st* stream = target();
-      moved = stream != nullptr && Step(lock, stream);
-    }
-    if (moved) {
+    if (StepWhileWaiting(lock, target())) {
       changed.notify_all();
+    } else if (!done() && Hangs(current_device)) {
+      Fail("a call waits for device %d, which hangs", current_device);
     } else if (!done() && changed.wait_for(lock, kStuckAfter) == std::cv_status::timeout) {
       Fail("streams are stuck: what is waited for was never queued, or a collective lacks a rank");
     }
@@ -190,7 +208,13 @@ void ClearFaults() {
   const std::lock_guard lock(runtime.mutex);
   runtime.faults.clear();
   runtime.refusals.clear();
+  runtime.hangs.clear();
   runtime.capture_failures.clear();
+}
+void HangDevice(int device, int64_t operations) {
+  Runtime& runtime = Runtime::Get();
+  const std::lock_guard lock(runtime.mutex);
+  runtime.hangs[device] = operations;
 }
 void RefuseWork(int device, cudaError_t error, int64_t calls) {
   Runtime& runtime = Runtime::Get();

@@ -94,6 +94,9 @@ class Runtime {
                 const std::function<CUstream_st*()>& target);
   // Runs the next item of the stream, or something it waits for. False when nothing of that can run now.
   bool Step(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* stream);
+  // Runs something while `target`, null for none, is waited for, as the schedule says. False when nothing can
+  // run now.
+  bool StepWhileWaiting(std::unique_lock<std::recursive_mutex>& lock, CUstream_st* target);
 
   struct PlannedFault {
     cudaError_t error;
@@ -106,6 +109,9 @@ class Runtime {
     int64_t calls;  // left before it shows
   };
   std::map<int, PlannedRefusal> refusals;
+
+  std::map<int, int64_t> hangs;  // operations left before, by device
+  bool Hangs(int device) const;
 
   struct PlannedCaptureFailure {
     CapturePoint point;
@@ -127,6 +133,10 @@ void Release(CUevent_st* event);
 // Keeps the error for cudaGetLastError and returns it.
 cudaError_t Report(cudaError_t error);
 int CurrentDevice();
+// Whether this thread, which asks now whether `thing` is done, has asked nothing else for so long that it
+// waits; StopAsking: it has queued something, or was told yes.
+bool WaitsByAsking(const void* thing);
+void StopAsking();
 
 }  // namespace sextant::emulation
 

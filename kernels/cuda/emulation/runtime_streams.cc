@@ -13,6 +13,7 @@ using Lock = std::unique_lock<std::recursive_mutex>;
 bool Usable(cudaStream_t stream) { return stream != nullptr && stream->device == CurrentDevice(); }
 
 void Queue(CUstream_st* stream, Item item) {
+  StopAsking();
   stream->queue.push_back(std::move(item));
   Runtime::Get().changed.notify_all();
 }
@@ -24,12 +25,19 @@ cudaError_t WaitForStream(Lock& lock, CUstream_st* stream) {
   return Report(runtime.Fault(stream->device));
 }
 
-// Whoever queries may ask for a step of work, see Schedule.
-void StepForQuery(Lock& lock, CUstream_st* stream) {
+// What a query does for whoever asks on and on, and what the schedule says, see there.
+void RunForQuery(Lock& lock, const void* thing, const std::function<bool()>& done,
+                 const std::function<CUstream_st*()>& target) {
   Runtime& runtime = Runtime::Get();
-  if (runtime.schedule.queries_run && stream != nullptr && runtime.Step(lock, stream)) {
-    runtime.changed.notify_all();
+  const bool waits = WaitsByAsking(thing);
+  bool moved = waits || runtime.schedule.queries_run;
+  while (moved && !done()) {
+    CUstream_st* const stream = target();
+    moved = waits ? runtime.StepWhileWaiting(lock, stream) : stream != nullptr && runtime.Step(lock, stream);
+    if (moved) runtime.changed.notify_all();
+    moved = moved && waits;
   }
+  if (done()) StopAsking();
 }
 
 CUstream_st* RecorderOf(const CUevent_st& event, uint64_t version) {
@@ -82,7 +90,8 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   Runtime& runtime = Runtime::Get();
   Lock lock(runtime.mutex);
   if (stream->capture != nullptr) return Report(cudaErrorStreamCaptureUnsupported);
-  if (!stream->queue.empty()) sextant::emulation::StepForQuery(lock, stream);
+  sextant::emulation::RunForQuery(
+      lock, stream, [=] { return stream->queue.empty(); }, [=] { return stream; });
   if (const cudaError_t fault = runtime.Fault(stream->device); fault != cudaSuccess) return Report(fault);
   return stream->queue.empty() ? cudaSuccess : cudaErrorNotReady;
 }
@@ -178,9 +187,9 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   Lock lock(runtime.mutex);
   if (event->capture != nullptr) return Report(cudaErrorCapturedEvent);
   const uint64_t version = event->recorded;
-  if (event->done < version) {
-    sextant::emulation::StepForQuery(lock, sextant::emulation::RecorderOf(*event, version));
-  }
+  sextant::emulation::RunForQuery(
+      lock, event, [=] { return event->done >= version; },
+      [=] { return sextant::emulation::RecorderOf(*event, version); });
   if (const cudaError_t fault = runtime.Fault(CurrentDevice()); fault != cudaSuccess) return Report(fault);
   return event->done >= version ? cudaSuccess : cudaErrorNotReady;
 }

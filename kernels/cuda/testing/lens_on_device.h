@@ -17,8 +17,9 @@ namespace sextant::cuda {
 // A lens, a head and norm weights on the device, and a stream.
 class LensOnDevice {
  public:
-  explicit LensOnDevice(const LensCase& lens_case)
+  explicit LensOnDevice(const LensCase& lens_case, absl::Duration wait_timeout = kWaitTimeout)
       : lens_case_(lens_case),
+        waits_(wait_timeout),
         head_(HeadBytes(), stream_),
         norm_(NormWeights(), stream_),
         lens_(MakeLens()) {}
@@ -52,7 +53,7 @@ class LensOnDevice {
   int64_t handover_count() const { return lens_->handover_count(); }
 
  private:
-  static std::unique_ptr<DeviceLens> MakeLens() {
+  std::unique_ptr<DeviceLens> MakeLens() const {
     const auto allocate = [](int64_t bytes, MemoryKind kind) -> absl::StatusOr<Buffer> {
       void* memory = nullptr;
       const auto size = static_cast<size_t>(bytes);
@@ -65,7 +66,7 @@ class LensOnDevice {
                                    p.count, p.hidden, p.out, kLensBlockSize, stream),
                       "product");
     };
-    return DeviceLens::Create(allocate, multiply).value();
+    return DeviceLens::Create(allocate, multiply, waits_).value();
   }
   std::vector<char> HeadBytes() const {
     const auto count = static_cast<int64_t>(lens_case_.head().size());
@@ -80,6 +81,7 @@ class LensOnDevice {
   }
 
   const LensCase& lens_case_;
+  const DeviceWaits waits_;
   const TestStream stream_;
   const DeviceArray<char> head_;
   const DeviceArray<float> norm_;
