@@ -10,6 +10,7 @@
 #include <numeric>
 #include <vector>
 
+#include "common/collective/errors.h"
 #include "kernels/backend.h"
 
 namespace sextant {
@@ -39,7 +40,8 @@ class Communicator {
   virtual void GatherColumns(Stream& stream, Tensor in, const std::vector<int64_t>& widths, Tensor out) = 0;
 
   // Waits for all work queued on `stream`, which alone would wait for ever if a rank did not come. Returns
-  // the first fault of the stream or of the group.
+  // the first fault of the stream or of the group; DEADLINE_EXCEEDED DEVICE_HUNG of a device that does
+  // nothing.
   virtual absl::Status Wait(Stream& stream) = 0;
 
   // Makes every rank's present and later operations fail soon. Threads: any.
@@ -57,7 +59,10 @@ class NullCommunicator final : public Communicator {
     SEXTANT_CHECK(in.stride == in.cols && out.stride == out.cols);
     backend_.Copy(stream, out.data, in.data, in.rows * in.cols * SizeOf(in.dtype));
   }
-  absl::Status Wait(Stream& stream) override { return backend_.Synchronize(stream); }
+  absl::Status Wait(Stream& stream) override {
+    const absl::Status status = backend_.Synchronize(stream);
+    return absl::IsDeadlineExceeded(status) ? DeviceHungError(status) : status;
+  }
   void Abort() override {}
 
  private:

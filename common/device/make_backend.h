@@ -24,6 +24,8 @@ absl::Status CheckDevice(const Device& device);
 struct BackendOptions {
   CpuBackendOptions cpu = {};   // counts for a CPU only
   int64_t most_step_rows = 32;  // of decoding steps, which a GPU replays
+  // A GPU that does not do what is waited for within this time hangs.
+  absl::Duration wait_timeout = absl::Minutes(2);
 };
 
 // Errors of CheckDevice, and of the backend.

@@ -18,8 +18,9 @@ absl::Status CheckDevice(const Device&) { return absl::OkStatus(); }
 
 absl::StatusOr<std::unique_ptr<Backend>> MakeBackend(const Device& device, const BackendOptions& options) {
   if (device.kind == DeviceKind::kCpu) return MakeCpuBackend(options.cpu);
-  absl::StatusOr<std::unique_ptr<CudaBackend>> backend =
-      MakeCudaBackend(device.index, {.most_graphs = cuda::MostStepGraphs(options.most_step_rows)});
+  absl::StatusOr<std::unique_ptr<CudaBackend>> backend = MakeCudaBackend(
+      device.index,
+      {.most_graphs = cuda::MostStepGraphs(options.most_step_rows), .wait_timeout = options.wait_timeout});
   if (backend.ok()) return *std::move(backend);
   return MakeError(backend.status().code(), "DEVICE_UNAVAILABLE",
                    absl::StrCat("--device ", device.Name(), ": ", backend.status().message()));

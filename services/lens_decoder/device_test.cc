@@ -1,10 +1,13 @@
 // The decoder on emulated GPUs: every legal request is served, and no batch spoils another.
+#include <unistd.h>
+
 #include <algorithm>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/activation/readings.h"
 #include "common/activation/row_layout.h"
+#include "common/base/error.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/server.h"
 #include "gmock/gmock.h"
@@ -183,6 +186,19 @@ TEST_F(DeviceTest, WorkThatIsRefusedIsNoFaultOfTheDevice) {
     ASSERT_TRUE(Decode(*decoder_, lease_).ok()) << "after the refusal of call " << calls;
   }
   EXPECT_GT(calls, 5);
+}
+
+// What it owns cannot be freed any more, and so the process ends where it goes.
+TEST_F(DeviceTest, AHungDeviceIsToldAtTheDeadlineAndEndsTheProcess) {
+  const auto run = [this] {
+    const auto backend = *MakeCudaBackend(3, {.wait_timeout = absl::Milliseconds(250)});
+    const LensHead head = head_.Load(*backend);
+    const auto decoder = *LeaseDecoder::Make(*backend, head, {});
+    if (!Decode(*decoder, lease_).ok()) _exit(2);
+    emulation::HangDevice(3);
+    if (ErrorReason(Decode(*decoder, lease_).status()) != "DEVICE_HUNG") _exit(3);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(1), "DEVICE_HUNG: waiting for a stream");
 }
 
 // The process is to end; its leases are others' at once, and only the batch in hand may be to blame.

@@ -26,6 +26,14 @@ inline absl::Status LeaseTooBig(int64_t bytes, int64_t limit) {
                    absl::StrCat("a lease of ", bytes, " bytes, and at most ", limit, " are held"));
 }
 
+// Nothing that is queued on the device will ever be done. `cause` says what was waited for.
+inline absl::Status DeviceHung(const absl::Status& cause) {
+  return MakeError(absl::StatusCode::kDeadlineExceeded, "DEVICE_HUNG",
+                   absl::StrCat(cause.message(),
+                                "; the decoder ends, and what it has leased goes to others. If it comes "
+                                "again, look at the device's log (dmesg, nvidia-smi -q)"));
+}
+
 inline absl::Status CaptureUnreachable(absl::string_view address) {
   return MakeError(absl::StatusCode::kUnavailable, "CAPTURE_UNREACHABLE",
                    absl::StrCat("no connection to the capture service at ", address, "; is it running?"));

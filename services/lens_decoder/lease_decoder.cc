@@ -92,6 +92,7 @@ absl::Status LeaseDecoder::DecodeBatch(const LensLayout& layout, absl::Span<cons
   backend_.Copy(*stream_, device_rows_.data(), host_rows_.data(), rows * layout.row_bytes());
   backend_.Lens(*stream_, batch, head_.norm(), head_.norm_eps, *head_.head, Output(layout, rows));
   const absl::Status status = backend_.Synchronize(*stream_);
+  if (absl::IsDeadlineExceeded(status)) return DeviceHung(status);
   // A stream keeps its first fault, which later batches have no part in.
   if (IsBadLease(status)) stream_ = nullptr;
   return status;

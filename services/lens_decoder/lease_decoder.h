@@ -51,7 +51,7 @@ class LeaseDecoder {
   // Decodes all positions of the leases together, in order. REQUIRES: at least one lease, and equal
   // spec_keys. INVALID_ARGUMENT / LEASE_... or RESOURCE_EXHAUSTED when one of them cannot be decoded, before
   // anything of its batch was emitted, and others still can; what `emit` failed with; any other status is a
-  // fault of the device, after which nothing can.
+  // fault of the device, after which nothing can (DEADLINE_EXCEEDED / DEVICE_HUNG: it does nothing).
   absl::Status Decode(absl::Span<const Lease> leases, const Emit& emit, const OnBatch& on_batch);
 
   int max_batch_rows() const { return options_.max_batch_rows; }

@@ -93,9 +93,10 @@ absl::Status JoinGroup(const WorkerConfig& config, RankParts& parts) {
 
 absl::Status LoadRank(const WorkerConfig& config, CaptureAnswers answers, std::function<void()> on_released,
                       RankParts& parts) {
-  SEXTANT_ASSIGN_OR_RETURN(
-      parts.backend,
-      MakeBackend(DeviceOf(config), {.cpu = config.backend, .most_step_rows = config.max_sequences}));
+  SEXTANT_ASSIGN_OR_RETURN(parts.backend,
+                           MakeBackend(DeviceOf(config), {.cpu = config.backend,
+                                                          .most_step_rows = config.max_sequences,
+                                                          .wait_timeout = config.step_deadline}));
   const absl::Time start = absl::Now();
   SEXTANT_ASSIGN_OR_RETURN(parts.source, OpenModel(config.model));
   const ModelSpec& spec = parts.source->spec();
