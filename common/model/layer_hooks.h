@@ -18,8 +18,9 @@ class LayerHooks {
   // resid_*, attn_out and mlp_out, compute dtype for attn_in and mlp_in. What is queued on `stream` here
   // (steering in place, recording) runs before the next operation of the layer reads the activation.
   virtual void OnSite(Stream& stream, Site site, int32_t layer, Tensor activation) = 0;
-  // False: OnSite would queue nothing here in this step, and may be left out. The same on every rank.
-  virtual bool ActsAt(Site /*site*/, int32_t /*layer*/) const { return true; }
+  // False: OnSite changes nothing here in this step, and may be called after the operation that reads the
+  // activation next was queued. The same on every rank.
+  virtual bool ChangesAt(Site /*site*/, int32_t /*layer*/) const { return true; }
 };
 
 }  // namespace sextant

@@ -222,16 +222,16 @@ void Transformer::AddAndNorm(Stream& stream, int64_t rows, Tensor norm_weight,
   const WorkspaceTensors& work = workspace_->tensors();
   const Tensor residual = work.residual.Rows(0, rows), block_out = work.block_out.Rows(0, rows),
                normed = work.normed.Rows(0, rows);
-  const bool looked_at = std::any_of(between.begin(), between.end(), [&hooks](const LayerSite& place) {
-    return hooks.ActsAt(place.site, place.layer);
+  const bool changed = std::any_of(between.begin(), between.end(), [&hooks](const LayerSite& place) {
+    return hooks.ChangesAt(place.site, place.layer);
   });
-  if (!looked_at) {
+  if (changed) {
+    backend_.Add(stream, residual, block_out);
+  } else {
     backend_.AddRmsNorm(stream, residual, block_out, norm_weight, spec_.norm_eps, normed);
-    return;
   }
-  backend_.Add(stream, residual, block_out);
   for (const LayerSite& place : between) hooks.OnSite(stream, place.site, place.layer, residual);
-  backend_.RmsNorm(stream, residual, norm_weight, spec_.norm_eps, normed);
+  if (changed) backend_.RmsNorm(stream, residual, norm_weight, spec_.norm_eps, normed);
 }
 
 // normed -> block_out, this rank's heads only.

@@ -65,8 +65,8 @@ class Transformer {
                                                            Communicator& communicator,
                                                            const TransformerOptions& options);
 
-  // Queues one step on `stream` and returns without waiting for it. Calls hooks.OnSite where hooks.ActsAt, in
-  // each layer in the order resid_pre, attn_in, attn_out, resid_mid, mlp_in, mlp_out, resid_post. Returns the
+  // Queues one step on `stream` and returns without waiting for it. Calls hooks.OnSite 7 times a layer, in
+  // the order resid_pre, attn_in, attn_out, resid_mid, mlp_in, mlp_out, resid_post. Returns the
   // logits F32 [sampled_rows, vocab_size] on rank 0, valid until the next Forward, and an empty tensor on
   // other ranks or when nothing is sampled. REQUIRES: the batch fits the options; all ranks queue the same
   // batches in the same order; every Forward uses the same stream. Errors: only the fault of an earlier step
@@ -91,7 +91,7 @@ class Transformer {
     Site site;
     int32_t layer;
   };
-  // residual += block_out; normed = its norm. In one operation, where no hook acts in `between`.
+  // residual += block_out; normed = its norm. In one operation, where no hook changes it `between`.
   void AddAndNorm(Stream& stream, int64_t rows, Tensor norm_weight, std::initializer_list<LayerSite> between,
                   LayerHooks& hooks);
   void RunAttention(Stream& stream, int32_t index, int64_t rows);

@@ -140,20 +140,27 @@ TEST_P(CutTest, ChunkedPrefillIsWholePrefill) {
   ExpectSameBits(RunTokens(*source, options, std::vector<int64_t>(kTokens.size(), 1)), whole);
 }
 
-TEST_P(CutTest, NobodyLookingIsLooking) {
+// Where no hook changes a sum, it is added up and normed in one operation.
+TEST_P(CutTest, FusedIsApart) {
   const auto source = Write(TinyModel(TinyModel::Spec()));
-  const SequenceResult everywhere = RunTokens(*source, {.dtype = GetParam()}, {9, 1, 1});
-  ModelRunOptions options{.dtype = GetParam(), .acts_at = [](Site, int32_t) { return false; }};
-  const SequenceResult nowhere = RunTokens(*source, options, {9, 1, 1});
-  EXPECT_EQ(nowhere.logits, everywhere.logits);
-  EXPECT_EQ(nowhere.rows.count({v1::SITE_RESID_MID, 0}), 0u) << "the sum was not fused with its norm";
-  // A hook that acts at one place finds there what it would find anyway.
-  for (const SiteKey& place :
-       {SiteKey{v1::SITE_RESID_MID, 0}, {v1::SITE_RESID_POST, 0}, {v1::SITE_RESID_PRE, 1}}) {
-    options.acts_at = [place](Site site, int32_t layer) { return SiteKey(site, layer) == place; };
-    const SequenceResult there = RunTokens(*source, options, {9, 1, 1});
-    EXPECT_EQ(there.logits, everywhere.logits);
-    EXPECT_EQ(there.rows.at(place), everywhere.rows.at(place));
+  ModelRunOptions options{.dtype = GetParam()};
+  const SequenceResult apart = RunTokens(*source, options, {9, 1, 1});
+  for (const SiteKey& place : {SiteKey{0, 0}, {v1::SITE_RESID_MID, 0}, {v1::SITE_RESID_POST, 0}}) {
+    options.changes_at = [place](Site site, int32_t layer) { return SiteKey(site, layer) == place; };
+    ExpectSameBits(RunTokens(*source, options, {9, 1, 1}), apart);
+  }
+  // A change between the sum and its norm is seen by the norm.
+  for (const Site changed : {v1::SITE_RESID_MID, v1::SITE_RESID_PRE}) {
+    const auto run = [&](bool told) {
+      options.changes_at = [=](Site site, int32_t layer) { return told && site == changed && layer == 1; };
+      options.on_site = [=](Backend& backend, Stream& stream, Site site, int32_t layer, Tensor activation) {
+        if (site == changed && layer == 1)
+          backend.Zero(stream, activation.data, activation.rows * activation.cols * SizeOf(DType::kF32));
+      };
+      return RunTokens(*source, options, {9, 1, 1});
+    };
+    EXPECT_NE(run(true).logits, apart.logits);
+    EXPECT_NE(run(true).logits, run(false).logits) << "nothing was fused";
   }
 }
 

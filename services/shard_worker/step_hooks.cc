@@ -94,16 +94,11 @@ void StepHooks::OnSite(Stream& stream, Site site, int32_t layer, Tensor activati
   if (any_after_) Record(stream, site, layer, activation, false);
 }
 
-bool StepHooks::ActsAt(Site site, int32_t layer) const {
+bool StepHooks::ChangesAt(Site site, int32_t layer) const {
   SteerEntry unused;
-  return std::any_of(steered_.begin(), steered_.end(),
-                     [&](const SteeredRows& steered) {
-                       return steered.vector->site() == site && steered.vector->At(layer, unused);
-                     }) ||
-         std::any_of(layouts_.begin(), layouts_.end(), [&](const RecordLayout* layout) {
-           return layout->RowAt(site, layer) >= 0 ||
-                  (site == sextant::v1::SITE_RESID_POST && !layout->ScaledRows(layer).empty());
-         });
+  return std::any_of(steered_.begin(), steered_.end(), [&](const SteeredRows& steered) {
+    return steered.vector->site() == site && steered.vector->At(layer, unused);
+  });
 }
 
 void StepHooks::Steer(Stream& stream, Site site, int32_t layer, Tensor activation) {

@@ -105,7 +105,7 @@ class StepHooks final : public LayerHooks {
   std::vector<RecordedPosition>& recorded() { return recorded_; }
 
   void OnSite(Stream& stream, Site site, int32_t layer, Tensor activation) override;
-  bool ActsAt(Site site, int32_t layer) const override;
+  bool ChangesAt(Site site, int32_t layer) const override;
 
  private:
   void Steer(Stream& stream, Site site, int32_t layer, Tensor activation);

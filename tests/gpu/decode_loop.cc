@@ -39,6 +39,7 @@ class DecodeLoop::Recorder final : public LayerHooks {
     }
     backend_.RecordRows(stream, activation, std::move(entries), DType::kBF16, ring_);
   }
+  bool ChangesAt(Site, int32_t) const override { return false; }
 
  private:
   static int PlaceOf(Site site) {

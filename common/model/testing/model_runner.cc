@@ -38,8 +38,8 @@ class RecordingHooks final : public LayerHooks {
     if (options_.on_site) options_.on_site(backend_, stream, site, layer, activation);
   }
 
-  bool ActsAt(Site site, int32_t layer) const override {
-    return options_.acts_at == nullptr || options_.acts_at(site, layer);
+  bool ChangesAt(Site site, int32_t layer) const override {
+    return options_.changes_at == nullptr || options_.changes_at(site, layer);
   }
 
   // Of the last step, [rows of the step, hidden]. Valid once its stream was waited for.

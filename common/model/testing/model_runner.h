@@ -39,8 +39,8 @@ struct ModelRunOptions {
   // Called at every site, on every rank, after the row was recorded.
   std::function<void(Backend& backend, Stream& stream, Site site, int32_t layer, Tensor activation)> on_site =
       nullptr;
-  // LayerHooks::ActsAt; null: everywhere.
-  std::function<bool(Site site, int32_t layer)> acts_at = nullptr;
+  // LayerHooks::ChangesAt; null: everywhere.
+  std::function<bool(Site site, int32_t layer)> changes_at = nullptr;
 };
 
 using SiteKey = std::pair<int, int32_t>;  // site, layer
