@@ -5,7 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "common/activation/row_layout.h"
 #include "common/base/error.h"
-#include "kernels/cpu/lens_tile.h"
+#include "kernels/cpu/lens.h"
 #include "kernels/cpu/packed_matrix.h"
 #include "kernels/cuda/limits.h"
 

@@ -9,7 +9,6 @@
 
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/lens.h"
-#include "kernels/cpu/lens_tile.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/reference/lens_case.h"
 

@@ -12,8 +12,8 @@
 #include "kernels/cpu/lens_row_state.h"
 #include "kernels/cpu/lens_rows.h"
 #include "kernels/cpu/lens_stats.h"
-#include "kernels/cpu/lens_tile.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/lens_tile.h"
 #include "kernels/status_macros.h"
 
 namespace sextant::cpu {

@@ -9,6 +9,11 @@
 
 namespace sextant::cpu {
 
+// Rows of a tile and logits of a block, chosen so that head block, rows and logits share a core's L2
+// (lens_bench).
+inline constexpr int64_t kLensTileRows = 128;
+inline constexpr int64_t kLensBlockPanels = 10;
+
 // Backend::Lens. Rows are normed in F32 with sums in F64, rounded to the head's dtype and multiplied with the
 // head. A row's results are bit-identical alone or in company; a group's final row diverges from itself by
 // exactly 0. Where the vocabulary is smaller than top_k, or logits are NaN, the candidates left over have id

@@ -117,7 +117,7 @@ absl::Status DeviceLens::Run(const LensBatch& batch, const Tensor& norm_weight, 
 absl::Status DeviceLens::RunPart(const Call& call, const LensPart& part) {
   const LensTileResults& all = call.space.results;
   int64_t done = 0;  // rows of a large group
-  for (const cpu::LensTile& tile : part.tiles) {
+  for (const LensTile& tile : part.tiles) {
     const LensTables tables = TablesOf(call.batch, tile);
     LensTileView view;
     SEXTANT_RETURN_IF_ERROR(Upload(call, tables, view));
@@ -125,7 +125,7 @@ absl::Status DeviceLens::RunPart(const Call& call, const LensPart& part) {
     SEXTANT_RETURN_IF_ERROR(RunTile(call, view, results));
     SEXTANT_RETURN_IF_ERROR(CopyResults(call, tile, results));
     if (part.large_group >= 0) {
-      for (const cpu::LensSlot& slot : tile.slots) done += slot.reported ? 1 : 0;
+      for (const LensSlot& slot : tile.slots) done += slot.reported ? 1 : 0;
     } else if (call.batch.tracked && call.batch.top_k > 0) {
       SEXTANT_RETURN_IF_ERROR(TrackTile(call, tile, tables, view));
     }
@@ -208,10 +208,9 @@ absl::Status DeviceLens::QueueBlocks(const Call& call, const LensTileView& view,
   return absl::OkStatus();
 }
 
-absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile,
-                                     const LensTileResults& results) {
+absl::Status DeviceLens::CopyResults(const Call& call, const LensTile& tile, const LensTileResults& results) {
   int64_t first = -1, count = 0;
-  for (const cpu::LensSlot& slot : tile.slots) {
+  for (const LensSlot& slot : tile.slots) {
     if (!slot.reported) continue;
     if (first < 0) first = slot.row;
     ++count;
@@ -230,7 +229,7 @@ absl::Status DeviceLens::CopyResults(const Call& call, const cpu::LensTile& tile
 }
 
 // Pinned memory: counts [segments], ids [slots, top_k], log-probabilities.
-absl::Status DeviceLens::TrackTile(const Call& call, const cpu::LensTile& tile, const LensTables& tables,
+absl::Status DeviceLens::TrackTile(const Call& call, const LensTile& tile, const LensTables& tables,
                                    const LensTileView& view) {
   const LensWorkspace& space = call.space;
   SEXTANT_CHECK_LE(tables.tracked_values, space.tracked_capacity);
@@ -248,7 +247,7 @@ absl::Status DeviceLens::TrackTile(const Call& call, const cpu::LensTile& tile, 
   SEXTANT_RETURN_IF_ERROR(CopyToHost(values, space.logits[0], tables.tracked_values, call.stream));
   TrackedPieces handed = {{}, counts, ids, values, call.output.tracked_ids, call.output.tracked_logprobs};
   for (size_t s = 0; s < tile.segments.size(); ++s) {
-    const cpu::LensSegment& segment = tile.segments[s];
+    const LensSegment& segment = tile.segments[s];
     handed.pieces.push_back({segment.group, segment.slot_count, static_cast<int64_t>(s),
                              segment.first_slot * view.top_k, tables.segments[s].first_tracked});
   }

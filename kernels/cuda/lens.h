@@ -96,9 +96,9 @@ class DeviceLens {
   absl::Status RunBlocks(const Call& call, const LensTileView& view, int& state_count);
   // The even blocks on the caller's stream, the odd ones on the lens's own.
   absl::Status QueueBlocks(const Call& call, const LensTileView& view, int64_t blocks);
-  absl::Status CopyResults(const Call& call, const cpu::LensTile& tile, const LensTileResults& results);
+  absl::Status CopyResults(const Call& call, const LensTile& tile, const LensTileResults& results);
   // Tracked tokens of the groups of a tile, whose normed rows are still there.
-  absl::Status TrackTile(const Call& call, const cpu::LensTile& tile, const LensTables& tables,
+  absl::Status TrackTile(const Call& call, const LensTile& tile, const LensTables& tables,
                          const LensTileView& view);
   // Those of a large group, as many rows at a time as there is room for.
   absl::Status TrackLarge(const Call& call, const LensPart& part);

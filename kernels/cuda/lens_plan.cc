@@ -70,8 +70,8 @@ LensPlan PlanLens(const LensBatch& batch, int64_t hidden, DType dtype) {
     plan.tracked_words = std::max(plan.tracked_words, counts + ids + values);
   };
   for (LensPart& part : plan.parts) {
-    part.tiles = cpu::PlanLensTiles(batch, part.first_row, part.first_row + part.row_count, tile_rows);
-    for (const cpu::LensTile& tile : part.tiles) {
+    part.tiles = PlanLensTiles(batch, part.first_row, part.first_row + part.row_count, tile_rows);
+    for (const LensTile& tile : part.tiles) {
       const auto slots = static_cast<int64_t>(tile.slots.size()),
                  segments = static_cast<int64_t>(tile.segments.size());
       shape.slots = std::max(shape.slots, slots);
@@ -90,14 +90,14 @@ LensPlan PlanLens(const LensBatch& batch, int64_t hidden, DType dtype) {
   return plan;
 }
 
-LensTables TablesOf(const LensBatch& batch, const cpu::LensTile& tile) {
+LensTables TablesOf(const LensBatch& batch, const LensTile& tile) {
   LensTables tables;
   int32_t outs = 0;
-  for (const cpu::LensSlot& slot : tile.slots) {
+  for (const LensSlot& slot : tile.slots) {
     tables.slots.push_back(SlotOf(batch, slot.row));
     tables.slots.back().out = slot.reported ? outs++ : -1;
   }
-  for (const cpu::LensSegment& segment : tile.segments) {
+  for (const LensSegment& segment : tile.segments) {
     const auto number = static_cast<int32_t>(tables.segments.size());
     tables.segments.push_back({segment.first_slot, segment.slot_count, tables.tracked_values});
     const int64_t ids = int64_t{segment.slot_count} * batch.top_k;

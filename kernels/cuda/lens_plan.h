@@ -6,8 +6,8 @@
 
 #include "absl/status/status.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/lens_tile.h"
 #include "kernels/cuda/lens_workspace.h"
+#include "kernels/lens_tile.h"
 
 namespace sextant::cuda {
 
@@ -20,7 +20,7 @@ struct LensPart {
   int32_t first_row = 0;
   int32_t row_count = 0;
   int32_t large_group = -1;
-  std::vector<cpu::LensTile> tiles;
+  std::vector<LensTile> tiles;
 };
 
 struct LensPlan {
@@ -42,7 +42,7 @@ struct LensTables {
   int64_t most_ids = 0;
 };
 
-LensTables TablesOf(const LensBatch& batch, const cpu::LensTile& tile);
+LensTables TablesOf(const LensBatch& batch, const LensTile& tile);
 // Rows [first, first + count) of a large group. The first segment is the whole group, the second the rows.
 LensTables TablesOfRows(const LensBatch& batch, const LensPart& large, int32_t first, int32_t count);
 

@@ -1,5 +1,5 @@
-// One tile of a lens batch: up to kLensTileRows rows, whole groups where they fit, each with its group's
-// final row.
+// How a batch of the lens is cut into tiles, for any device: whole groups where they fit, each with its final
+// row.
 #pragma once
 
 #include <cstdint>
@@ -7,12 +7,7 @@
 
 #include "kernels/backend.h"
 
-namespace sextant::cpu {
-
-// Rows of a tile and logits of a block, chosen so that head block, rows and logits share a core's L2
-// (lens_bench).
-inline constexpr int64_t kLensTileRows = 128;
-inline constexpr int64_t kLensBlockPanels = 10;
+namespace sextant {
 
 // Consecutive slots of a tile that belong to one group.
 struct LensSegment {
@@ -39,4 +34,4 @@ std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int32_t begin, int32
 // All of it.
 std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows);
 
-}  // namespace sextant::cpu
+}  // namespace sextant

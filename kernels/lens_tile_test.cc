@@ -1,11 +1,11 @@
 // How batches of the lens are cut into tiles: as few as hold them, every row once, beside its final row.
-#include "kernels/cpu/lens_tile.h"
+#include "kernels/lens_tile.h"
 
 #include <set>
 
 #include "gtest/gtest.h"
 
-namespace sextant::cpu {
+namespace sextant {
 namespace {
 
 // Groups of these many rows; each one's final row is its last.
@@ -60,4 +60,4 @@ TEST(LensTileTest, EveryRowIsReportedOnceBesideItsFinalRow) {
 }
 
 }  // namespace
-}  // namespace sextant::cpu
+}  // namespace sextant

@@ -1,10 +1,9 @@
-// One tile of a lens batch: up to kLensTileRows rows, whole groups where they fit, each with its group's
-// final row.
-#include "kernels/cpu/lens_tile.h"
+// How a batch of the lens is cut into tiles.
+#include "kernels/lens_tile.h"
 
 #include <algorithm>
 
-namespace sextant::cpu {
+namespace sextant {
 namespace {
 
 // Appends rows [begin, end) of a group; its final row too, if that is elsewhere.
@@ -48,4 +47,4 @@ std::vector<LensTile> PlanLensTiles(const LensBatch& batch, int64_t tile_rows) {
   return PlanLensTiles(batch, 0, static_cast<int32_t>(batch.rows.rows), tile_rows);
 }
 
-}  // namespace sextant::cpu
+}  // namespace sextant
