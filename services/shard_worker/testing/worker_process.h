@@ -53,6 +53,7 @@ class WorkerProcess {
         "--kv_cache_mb=4",
         "--ring_mb=1",
         "--dtype=float32",
+        "--drain=60s",
         absl::StrCat("--step_deadline=", absl::FormatDuration(options.step_deadline)),
         "--log_level=warning"};
     arguments.insert(arguments.end(), options.flags.begin(), options.flags.end());
