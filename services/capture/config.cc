@@ -74,7 +74,9 @@ absl::StatusOr<CaptureConfig> ConfigFromFlags() {
        {options.budget_bytes, options.readings_budget_bytes, config.disk_budget_bytes, options.lease_bytes}) {
     if (bytes <= 0 || bytes > kMostBytes) return invalid("sizes in MiB must be 1 to 2^40");
   }
-  if (options.max_captures < 1) return invalid("--max_captures must be at least 1");
+  // All of them are looked at ten times a second.
+  if (options.max_captures < 1 || options.max_captures > 65'536)
+    return invalid("--max_captures must be 1 to 65536");
   if (options.max_deliveries < 1) return invalid("--max_deliveries must be at least 1");
   for (const absl::Duration time : {options.lease_duration, options.rank_grace, options.open_timeout,
                                     options.transient_ttl, options.read_deadline}) {

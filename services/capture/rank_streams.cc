@@ -10,6 +10,11 @@ namespace sextant {
 
 absl::StatusOr<RankStreams::Connected> RankStreams::Connect(StreamId id, const std::string& engine_name,
                                                             int64_t epoch, int32_t rank, absl::Time now) {
+  if (engines_.size() >= kMostEngines && !engines_.contains(engine_name)) {
+    const auto dead =
+        std::find_if(engines_.begin(), engines_.end(), [](const auto& each) { return each.second.dead(); });
+    if (dead != engines_.end()) engines_.erase(dead);
+  }
   Engine& engine = engines_[engine_name];
   if (epoch < engine.epoch && policy_.fence_epochs) return StaleEpochError(engine_name, epoch, engine.epoch);
   Connected connected;

@@ -32,6 +32,10 @@ struct PendingReply {
 // Not thread-safe.
 class RankStreams {
  public:
+  // Names of engines that are remembered. Of more, dead ones are forgotten, and with them that their older
+  // epochs are stale.
+  static constexpr size_t kMostEngines = 4096;
+
   struct Stream {
     std::string engine;
     int64_t epoch = 0;
@@ -71,9 +75,11 @@ class RankStreams {
 
  private:
   struct Engine {
+    bool dead() const { return ranks.empty() && lost == absl::InfiniteFuture(); }
+
     int64_t epoch = 0;
     absl::btree_map<int32_t, StreamId> ranks;
-    // When the last stream went.
+    // When the last stream went; never, once the engine was taken for dead.
     absl::Time lost = absl::InfiniteFuture();
   };
   const ProtocolPolicy policy_;
