@@ -403,7 +403,7 @@ def main() -> int:
         elif arguments.command == "scale":
             if not 0 <= arguments.decoders <= MOST_DECODERS:
                 raise ClusterError(f"--decoders is 0 to {MOST_DECODERS}")
-            if not any(p.binary == "capture" and p.alive() for p in cluster.processes):
+            if not any(p.alive() for p in cluster.processes):
                 raise ClusterError("no cluster is up here; deploy/local/up starts one")
             cluster.scale(arguments.decoders)
             print(counted(arguments.decoders, "lens decoder is ready", "lens decoders are ready"))

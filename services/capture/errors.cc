@@ -52,7 +52,14 @@ absl::Status ReadingsTooBigError(int64_t reading_bytes, int64_t most_bytes) {
 absl::Status CaptureBudgetError(absl::string_view what) {
   return MakeError(StatusCode::kResourceExhausted, "CAPTURE_BUDGET", what, kRetryAfter);
 }
-absl::Status CaptureDiskError(int64_t wanted_bytes, int64_t left_bytes) {
+absl::Status CaptureDiskError(int64_t wanted_bytes, int64_t left_bytes, int64_t budget_bytes) {
+  // Trying again helps only what fits when others are gone.
+  if (wanted_bytes > budget_bytes) {
+    return MakeError(
+        StatusCode::kResourceExhausted, "CAPTURE_DISK",
+        absl::StrCat("the capture reserves ", wanted_bytes, " bytes of disk, which is more than all of ",
+                     budget_bytes, ": ask for less, or raise --disk_budget_mb"));
+  }
   return MakeError(StatusCode::kResourceExhausted, "CAPTURE_DISK",
                    absl::StrCat("the capture reserves ", wanted_bytes, " bytes of disk and ", left_bytes,
                                 " are left: delete kept captures, ask for less, or raise --disk_budget_mb"),

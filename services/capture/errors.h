@@ -22,7 +22,7 @@ absl::Status SelectionRepeatedError(absl::string_view what, int64_t named, int64
 absl::Status PositionTooBigError(int64_t position_bytes, int64_t most_bytes);
 absl::Status ReadingsTooBigError(int64_t reading_bytes, int64_t most_bytes);
 absl::Status CaptureBudgetError(absl::string_view what);
-absl::Status CaptureDiskError(int64_t wanted_bytes, int64_t left_bytes);
+absl::Status CaptureDiskError(int64_t wanted_bytes, int64_t left_bytes, int64_t budget_bytes);
 
 // NOT_FOUND, FAILED_PRECONDITION, OUT_OF_RANGE, ALREADY_EXISTS
 absl::Status CaptureNotFoundError(const CaptureId& id);

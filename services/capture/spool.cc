@@ -54,7 +54,7 @@ absl::Status DiskBudget::Reserve(int64_t bytes) {
   int64_t reserved = reserved_bytes_.load();
   do {
     if (reserved + bytes > budget_bytes_) {
-      return CaptureDiskError(bytes, std::max<int64_t>(0, budget_bytes_ - reserved));
+      return CaptureDiskError(bytes, std::max<int64_t>(0, budget_bytes_ - reserved), budget_bytes_);
     }
   } while (!reserved_bytes_.compare_exchange_weak(reserved, reserved + bytes));
   return absl::OkStatus();

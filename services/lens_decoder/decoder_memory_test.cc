@@ -55,7 +55,7 @@ TEST_F(DecoderMemoryTest, SaysWhetherItFits) {
   config_.device_memory_bytes = 8'000'000'000;
   EXPECT_THAT(Text(), HasSubstr("it fits"));
   config_.device_memory_bytes = 2'000'000'000;
-  EXPECT_THAT(Text(), HasSubstr("it does not fit: a lens decoder needs 2.75 GiB"));
+  EXPECT_THAT(Text(), HasSubstr("it does not fit: a lens decoder needs 2.72 GiB"));
 }
 
 TEST_F(DecoderMemoryTest, AModelThatIsNotThereIsAnError) {

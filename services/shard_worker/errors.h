@@ -95,7 +95,7 @@ inline absl::Status Loading() {
 
 inline absl::Status Draining() {
   return MakeError(absl::StatusCode::kUnavailable, "DRAINING",
-                   "this worker is shutting down; try another one");
+                   "the worker is shutting down; try again, another one will answer", absl::Seconds(1));
 }
 
 inline absl::Status Cancelled() {

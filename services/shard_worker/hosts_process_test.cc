@@ -168,7 +168,7 @@ TEST_F(HostsTest, HostsThatWereStartedDifferentlyAreRefused) {
   StartHost(0);
   StartHost(1, {"--max_batch_rows=64"});
   for (int node = 0; node < 2; ++node) {
-    EXPECT_EQ(WEXITSTATUS(host(node).Wait()), 1) << "restarting would not help";
+    EXPECT_EQ(WEXITSTATUS(host(node).Wait()), 3) << "restarting would not help";
     EXPECT_NE(LogOf(node).find("were not started alike"), std::string::npos);
     EXPECT_NE(LogOf(node).find(absl::StrCat("rank=\"", node, " of 2\" host=\"", node, " of 2\"")),
               std::string::npos);
@@ -182,7 +182,7 @@ TEST_F(HostsTest, HostsThatHoldOtherWeightsAreRefused) {
   StartHost(0);
   StartHost(1, {"--model=" + other.path()});
   for (int node = 0; node < 2; ++node) {
-    EXPECT_EQ(WEXITSTATUS(host(node).Wait()), 1) << "restarting would not help";
+    EXPECT_EQ(WEXITSTATUS(host(node).Wait()), 3) << "restarting would not help";
     EXPECT_NE(LogOf(node).find("MODEL_MISMATCH"), std::string::npos);
   }
 }

@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
       status =
           is_rank ? sextant::RunRank(*config, shutdown) : sextant::Supervise(*config, arguments, shutdown);
     }
-    refused = is_rank && sextant::RankRefused(status);
+    refused = is_rank ? sextant::RankRefused(status) : sextant::ErrorReason(status) == "RANKS_REFUSED";
   } else {
     status = config.status();
   }

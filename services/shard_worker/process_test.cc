@@ -134,7 +134,7 @@ TEST_F(ProcessTest, ACancelledCallLeavesNothing) {
 
 TEST_F(ProcessTest, EndsWhenTheModelIsNotThere) {
   Worker worker(folder_.path() + "/nowhere", 2);
-  EXPECT_EQ(WEXITSTATUS(worker.Wait()), 1) << "restarting would not help";
+  EXPECT_EQ(WEXITSTATUS(worker.Wait()), 3) << "restarting would not help";
 }
 
 }  // namespace

@@ -68,7 +68,7 @@ absl::Status Supervisor::Run() {
     }
     if (outcome == Outcome::kDrained) return absl::OkStatus();
     if (outcome == Outcome::kRefused) {
-      return MakeError(absl::StatusCode::kInternal, "RANKS_REFUSED",
+      return MakeError(absl::StatusCode::kFailedPrecondition, "RANKS_REFUSED",
                        "the ranks cannot serve; their logs say why");
     }
     if (absl::Now() - start >= options_.settled) backoff = options_.first_backoff;

@@ -49,9 +49,9 @@ class Supervisor {
   Supervisor(SupervisorOptions options, ShutdownSignal& shutdown);
   ~Supervisor();
 
-  // Runs until SIGTERM: OK after a drain. INTERNAL RANKS_REFUSED when ranks cannot serve at all (on any
-  // host), PERMISSION_DENIED GROUP_TOKEN when host 0 does not let this one in, and the system's errors of
-  // starting ranks.
+  // Runs until SIGTERM: OK after a drain. FAILED_PRECONDITION RANKS_REFUSED when ranks cannot serve at all
+  // (on any host), PERMISSION_DENIED GROUP_TOKEN when host 0 does not let this one in, and the system's
+  // errors of starting ranks.
   absl::Status Run();
 
  private:
