@@ -6,8 +6,10 @@
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
 
+#include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -26,6 +28,7 @@ constexpr size_t kMacBytes = 32;
 constexpr size_t kHelloBytes = kMagicBytes + 20 + kNonceBytes;  // before its MAC
 constexpr size_t kMaxMessage = 256;
 constexpr size_t kLeastToken = 16;
+constexpr uintmax_t kMostTokenFile = 64 << 10;
 // The verdict's first byte.
 constexpr char kWelcome = 1, kUnwanted = 2, kStranger = 3;
 
@@ -122,10 +125,15 @@ absl::Status SendHello(TcpSocket& socket, const std::string& token, const GroupH
 }
 
 absl::StatusOr<std::string> ReadGroupToken(const std::string& path) {
-  std::ifstream file(path);
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  std::string token(absl::StripAsciiWhitespace(text));
-  if (file.is_open() && token.size() >= kLeastToken) return token;
+  // Reading a folder throws, and a pipe or a device has no end.
+  std::error_code unknown;
+  if (std::filesystem::is_regular_file(path, unknown) &&
+      std::filesystem::file_size(path, unknown) <= kMostTokenFile) {
+    std::ifstream file(path);
+    std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+    std::string token(absl::StripAsciiWhitespace(text));
+    if (token.size() >= kLeastToken) return token;
+  }
   return MakeError(absl::StatusCode::kInvalidArgument, "FLAG_INVALID",
                    absl::StrCat("--group_token_file must name a file with at least ", kLeastToken,
                                 " characters, the same on every host; \"", path, "\" is none"));

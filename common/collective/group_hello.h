@@ -24,7 +24,7 @@ struct GroupHello {
   Purpose purpose = kPlans;
   int32_t member = 0;  // rank, or number of the host
   int32_t size = 0;    // of the group, or how many hosts
-  int64_t epoch = 0;   // 0 between hosts
+  int64_t epoch = 0;   // between hosts: the ranks of all of them
 };
 
 // The listener's side. `check` says whether the member is wanted; its message travels to the peer. Errors: of

@@ -23,6 +23,7 @@ absl::Status Supervise(const WorkerConfig& config, std::vector<std::string> argu
   SupervisorOptions options;
   options.nodes.node = config.node;
   options.nodes.node_count = config.node_count;
+  options.nodes.group_size = config.rank_count;
   options.nodes.leader = config.leader;
   options.nodes.token = config.group_token;
   options.first_rank = RanksBefore(config, config.node);

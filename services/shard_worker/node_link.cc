@@ -69,7 +69,7 @@ NodeLink::~NodeLink() {
 void NodeLink::AcceptNodes() {
   const auto wanted = [this](const GroupHello& hello) -> absl::Status {
     if (hello.purpose == GroupHello::kNodes && hello.size == options_.node_count && hello.member > 0 &&
-        hello.member < options_.node_count)
+        hello.member < options_.node_count && hello.epoch == options_.group_size)
       return absl::OkStatus();
     return absl::FailedPreconditionError(
         "another group listens here: --nodes and --ranks must be the same on every host");
@@ -93,7 +93,7 @@ void NodeLink::AcceptNodes() {
 }
 
 void NodeLink::JoinLeader() {
-  const GroupHello hello = {GroupHello::kNodes, options_.node, options_.node_count, 0};
+  const GroupHello hello = {GroupHello::kNodes, options_.node, options_.node_count, options_.group_size};
   absl::Status told;
   absl::Time tell_at = absl::InfiniteFuture();
   while (!ending_.WaitForNotificationWithTimeout(kAcceptTurn)) {

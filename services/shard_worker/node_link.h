@@ -37,6 +37,7 @@ inline constexpr absl::Duration kNodeReminder = absl::Seconds(30);
 struct NodeOptions {
   int node = 0;
   int node_count = 1;
+  int group_size = 1;    // ranks of all hosts
   HostPort leader = {};  // where host 0 listens for the others
   std::string token = {};
   FrameLinkOptions link = {};

@@ -66,8 +66,8 @@ class NodesTest : public ::testing::TestWithParam<bool> {
     SupervisorOptions options = ShellRanks(folder_, script);
     options.first_rank = 2 * node;
     options.rank_count = 2;
-    options.group_size = 4;
-    options.nodes = {.node = node, .node_count = 2};
+    options.group_size = group_size_;
+    options.nodes = {.node = node, .node_count = 2, .group_size = group_size_};
     options.nodes.leader = {network_ != nullptr ? HostNetwork::AddressOf(0) : "127.0.0.1", port_};
     options.nodes.token = token;
     options.nodes.link = {.heartbeat = absl::Milliseconds(100), .silence = absl::Milliseconds(1500)};
@@ -128,6 +128,7 @@ class NodesTest : public ::testing::TestWithParam<bool> {
   std::unique_ptr<HostNetwork> network_;
   std::map<int, pid_t> nodes_;
   absl::Duration drain_ = absl::Milliseconds(100);
+  int group_size_ = 4;  // of hosts that are started from now on
   const int port_ = 23000 + getpid() % 1000;
 };
 
@@ -164,6 +165,14 @@ TEST_P(NodesTest, AnotherTokenIsRefused) {
   StartNode(1);
   int64_t epoch = 0;
   WaitForGroup(epoch);
+}
+
+TEST_P(NodesTest, AnotherNumberOfRanksIsRefused) {
+  StartNode(0);
+  group_size_ = 6;
+  StartNode(1);
+  EXPECT_EQ(End(1), "GROUP_HELLO");
+  ExpectLogged(0, "--nodes and --ranks must be the same on every host");
 }
 
 TEST_P(NodesTest, AHostThatWaitsForAnotherSaysSo) {
